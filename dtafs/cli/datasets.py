@@ -1,0 +1,238 @@
+"""init, create, log, show, tag, lineage: what the log says of a lake, and what adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dtafs.cli.base import Call, standard
+from dtafs.cli.words import fields, time_text, version_fields
+from dtafs.store.compare import printable
+
+if TYPE_CHECKING:
+    from dtafs.store.index import VersionRow
+    from dtafs.store.lake import Lake
+
+
+@click.command()
+@standard
+def init(call: Call) -> None:
+    """Make a lake, in a directory that is absent or empty."""
+    from dtafs.store.lake import Lake
+
+    with Lake.create(call.path) as lake:
+        facts = {
+            "lake": lake.superblock.lake,
+            "path": str(lake.path),
+            "created": lake.superblock.created,
+            "public_key": lake.superblock.public_key,
+        }
+    lines = [
+        f"Made the lake {facts['lake']} in {facts['path']}",
+        f"Its public key is {facts['public_key']}: note it where the lake is not",
+    ]
+    call.answer(facts, lines)
+
+
+@click.command()
+@click.argument("dataset")
+@click.option("--tag", "tags", multiple=True, help="A tag for the first version; may be repeated.")
+@standard
+def create(call: Call, dataset: str, tags: tuple[str, ...]) -> None:
+    """Create a dataset. Its name is for ever."""
+    with call.session() as session:
+        facts = session.create(dataset, tags)
+    call.answer(facts, [f"Created {dataset}"])
+
+
+@click.command()
+@click.argument("dataset", required=False)
+@click.option("-n", "count", type=click.IntRange(1), metavar="N", help="Only the last N entries.")
+@standard
+def log(call: Call, dataset: str | None, count: int | None) -> None:
+    """Show the signed log of a dataset, or of all; each signature is checked."""
+    with call.reading() as lake:
+        names = [lake.dataset(dataset).name] if dataset else [d.name for d in lake.datasets()]
+        entries = [facts for name in names for facts in _log_of(lake, name)]
+    entries.sort(key=lambda facts: facts["time"])
+    entries = entries[-count:] if count else entries
+    call.answer({"entries": entries}, _log_lines(entries))
+
+
+def _log_of(lake: Lake, dataset: str) -> Iterator[dict[str, Any]]:
+    import msgspec
+
+    from dtafs.store.provenance import describe_entry
+
+    for appended in lake.log.read_from(dataset, 1):
+        entry = appended.entry
+        yield {
+            "dataset": dataset,
+            "sequence": entry.sequence,
+            "time": entry.time,
+            "kind": entry.kind,
+            "summary": describe_entry(entry),
+            "actor": msgspec.to_builtins(entry.actor),
+            "sha256": appended.object_hash.hex(),
+            "body": entry.body,
+        }
+
+
+def _log_lines(entries: list[dict[str, Any]]) -> Iterator[str]:
+    for facts in entries:
+        actor = facts["actor"]
+        who = f"{actor['user']}@{actor['host']}"
+        where = f"{facts['dataset']} {facts['sequence']}"
+        yield f"{time_text(facts['time'])}  {where}  {facts['summary']}  ({who})"
+
+
+@click.command()
+@click.argument("version", metavar="DATASET[:V]")
+@standard
+def show(call: Call, version: str) -> None:
+    """Show a dataset, or a version with its origin and what proves it."""
+    from dtafs.core.names import VersionSpec, parse_spec
+
+    spec = parse_spec(version)
+    with call.reading() as lake:
+        if spec == VersionSpec(spec.dataset):
+            facts = _dataset_facts(lake, spec.dataset)
+            call.answer(facts, fields(_dataset_fields(facts)))
+        else:
+            facts = _whole_version(lake, lake.resolve(spec))
+            call.answer(facts, fields(_whole_version_fields(facts)))
+
+
+def _dataset_facts(lake: Lake, name: str) -> dict[str, Any]:
+    from dtafs.core.names import format_time
+
+    row = lake.dataset(name)
+    return {
+        "dataset": name,
+        "created": format_time(row.created_ns),
+        "versions": row.newest,
+        "latest": f"{name}:v{row.newest}" if row.newest else None,
+        "tags": {tag: f"{name}:v{number}" for tag, number in lake.index.tags(name).items()},
+        "pending_tags": [] if row.newest else list(row.tags),
+        "entries": row.sequence,
+        "head": row.head.hex(),
+        "lake": lake.superblock.lake,
+    }
+
+
+def _dataset_fields(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    tags = [f"{tag} -> {version}" for tag, version in sorted(facts["tags"].items())]
+    if facts["pending_tags"]:
+        tags = [f"{', '.join(facts['pending_tags'])} (for the first version)"]
+    return [
+        ("Dataset", facts["dataset"]),
+        ("Created", f"{time_text(facts['created'])} UTC"),
+        ("Versions", str(facts["versions"])),
+        ("Latest", facts["latest"] or "none"),
+        ("Tags", "\n".join(tags) or "none"),
+        ("Log", f"{facts['entries']} entries, the last is {facts['head']}"),
+        ("Lake", facts["lake"]),
+    ]
+
+
+def _whole_version(lake: Lake, row: VersionRow) -> dict[str, Any]:
+    import msgspec
+
+    from dtafs.store.session import version_facts
+
+    manifest = row.manifest
+    return {
+        **version_facts(row),
+        "root": manifest.root,
+        "parent": manifest.parent,
+        "sources": msgspec.to_builtins(manifest.sources),
+        "transform": msgspec.to_builtins(manifest.transform),
+        "packs": list(manifest.packs),
+        "sequence": row.sequence,
+        "lake": lake.superblock.lake,
+        "public_key": lake.superblock.public_key,
+    }
+
+
+def _whole_version_fields(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    sources = [f"{s['dataset']}:v{s['version']} ({s['manifest']})" for s in facts["sources"]]
+    transform = facts["transform"]
+    made_by = transform_text(transform) if transform else "nothing that was recorded"
+    return [
+        *version_fields(facts),
+        ("Made from", "\n".join(sources) or "nothing that was recorded"),
+        ("Made by", made_by),
+        ("Previous", facts["parent"] or "none"),
+        ("Root node", facts["root"]),
+        ("New packs", str(len(facts["packs"]))),
+        ("Log entry", str(facts["sequence"])),
+        ("Signed with", facts["public_key"]),
+    ]
+
+
+def transform_text(transform: dict[str, Any]) -> str:
+    """`csv_trim (cols=a,b)`."""
+    given = ", ".join(f"{k}={v}" for k, v in sorted(transform["parameters"].items()))
+    return f"{transform['name']} ({given})" if given else str(transform["name"])
+
+
+@click.command()
+@click.argument("version", metavar="DATASET:V")
+@click.argument("tags", metavar="TAG...", nargs=-1, required=True)
+@click.option("--remove", is_flag=True, help="Take the tags off.")
+@standard
+def tag(call: Call, version: str, tags: tuple[str, ...], remove: bool) -> None:
+    """Put tags on a version, or take them off."""
+    with call.reading() as lake:
+        row = lake.resolve(version)
+    with call.session() as session:
+        if remove:
+            facts = session.set_tags(row.dataset, row.number, remove=tags)
+        else:
+            facts = session.set_tags(row.dataset, row.number, add=tags)
+    call.answer(facts, [f"{facts['id']} is tagged {', '.join(facts['tags']) or 'no more'}"])
+
+
+@click.command()
+@click.argument("version", metavar="DATASET[:V]")
+@standard
+def lineage(call: Call, version: str) -> None:
+    """Show what a version, or each version of a dataset, was made from, back to the beginning."""
+    from dtafs.core.names import VersionSpec, parse_spec
+
+    spec = parse_spec(version)
+    with call.reading() as lake:
+        if spec == VersionSpec(spec.dataset):
+            rows = lake.versions(spec.dataset)
+        else:
+            rows = [lake.resolve(spec)]
+        trees = [_origin(lake, row) for row in rows]
+    call.answer({"versions": trees}, (line for tree in trees for line in _origin_lines(tree, 0)))
+
+
+def _origin(lake: Lake, row: VersionRow) -> dict[str, Any]:
+    """A version with its sources and theirs. Ends, since a source is sealed before what it is in."""
+    import msgspec
+
+    manifest = row.manifest
+    return {
+        "id": row.name,
+        "sha256": row.manifest_sha256.hex(),
+        "message": manifest.message,
+        "transform": msgspec.to_builtins(manifest.transform),
+        "sources": [
+            _origin(lake, lake.resolve(f"{source.dataset}:v{source.version}"))
+            for source in manifest.sources
+        ],
+    }
+
+
+def _origin_lines(tree: dict[str, Any], depth: int) -> Iterator[str]:
+    made = f" by {transform_text(tree['transform'])}" if tree["transform"] else ""
+    mark = "  " * depth + ("<- " if depth else "")
+    message = printable(next(iter(tree["message"].splitlines()), ""))
+    yield f"{mark}{tree['id']}  {tree['sha256'][:12]}{made}  {message}".rstrip()
+    for source in tree["sources"]:
+        yield from _origin_lines(source, depth + 1)

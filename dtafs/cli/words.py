@@ -1,0 +1,110 @@
+"""How the commands word what the store says."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from dtafs.store.compare import printable
+
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+LETTERS = {"added": "A", "changed": "M", "removed": "D"}
+TYPE_LETTERS = {"file": "-", "directory": "d", "symlink": "l", "fifo": "p"}
+TYPE_BITS = {
+    "file": stat.S_IFREG,
+    "directory": stat.S_IFDIR,
+    "symlink": stat.S_IFLNK,
+    "fifo": stat.S_IFIFO,
+}
+
+
+def size_text(size_bytes: int) -> str:
+    """`1.5 GiB`: three digits and a unit."""
+    value, unit = float(size_bytes), UNITS[0]
+    for unit in UNITS:
+        if value < 1000 or unit == UNITS[-1]:
+            break
+        value /= 1024
+    return f"{size_bytes} B" if unit == "B" else f"{value:.3g} {unit}"
+
+
+def count_text(count: int, what: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def time_text(text: str) -> str:
+    """A time of the log to the second: `2024-07-04 12:00:00`, in UTC."""
+    return text[:19].replace("T", " ")
+
+
+def table(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> Iterator[str]:
+    """Columns two spaces apart, those in `right` aligned on the right; the first row is the head."""
+    kept = [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*kept, strict=True)]
+    for row in kept:
+        cells = [
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+def fields(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Labelled lines; a value of several lines goes on below itself."""
+    kept = list(pairs)
+    width = max(len(label) for label, _ in kept) + 2
+    for label, text in kept:
+        for i, line in enumerate(text.splitlines() or [""]):
+            yield f"{'' if i else label:<{width}}{line}".rstrip()
+
+
+def version_fields(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is said of a version everywhere."""
+    actor = facts["actor"]
+    files = count_text(facts["files"], "file")
+    return [
+        ("Version", facts["id"]),
+        ("SHA-256", facts["sha256"]),
+        ("Sealed", f"{time_text(facts['time'])} UTC"),
+        ("By", f"{actor['user']} (uid {actor['uid']}) on {actor['host']}, with {actor['program']}"),
+        ("Message", "\n".join(map(printable, facts["message"].splitlines()))),
+        ("Tags", ", ".join(facts["tags"]) or "none"),
+        ("Holds", f"{files}, {facts['size_bytes']:,} bytes"),
+    ]
+
+
+def change_lines(changes: Iterable[dict[str, Any]], everything: bool) -> Iterator[str]:
+    """One line a change: its letter, the path, what of it changed.
+
+    Without `everything`, directories of which only the time changed are left out.
+    """
+    for change in changes:
+        aspects = change.get("aspects", [])
+        if not everything and change["kind"] == "directory" and aspects == ["mtime_ns"]:
+            continue
+        mark = "/" if change["kind"] == "directory" else ""
+        line = f"{LETTERS[change['change']]} {printable(change['path'] or '.')}{mark}"
+        before, after = change["size_before"], change["size_after"]
+        if before is not None and after is not None and before != after:
+            line += f"  ({after - before:+,} bytes)"
+        elif "content" not in aspects and aspects:
+            line += f"  ({', '.join(name.removesuffix('_ns') for name in aspects)})"
+        yield line
+
+
+def totals_line(totals: dict[str, int]) -> str:
+    """The sum of a comparison."""
+    text = ", ".join(f"{totals[name]:,} {name}" for name in ("added", "changed", "removed"))
+    return f"{text}; {totals['bytes_added']:,} bytes came, {totals['bytes_removed']:,} went"
+
+
+def entry_line(facts: dict[str, Any]) -> str:
+    """A name of a version as `ls -l` shows it."""
+    mode = stat.filemode(TYPE_BITS[facts["kind"]] | int(facts["mode"], 8))
+    owner = f"{facts['uid']:>5} {facts['gid']:>5}"
+    name = printable(facts["path"])
+    if facts["kind"] == "symlink":
+        name += f" -> {printable(facts['target'])}"
+    return f"{mode} {owner} {facts['size_bytes']:>13,} {time_text(facts['mtime'])}  {name}"

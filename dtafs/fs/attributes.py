@@ -1,0 +1,129 @@
+"""What `stat` says of a name, before FUSE has a word in it, and for how long it may be believed."""
+
+from __future__ import annotations
+
+import stat
+
+from msgspec import Struct
+
+from dtafs.core.values import Entry, Kind
+from dtafs.store.staging import Inode
+
+SEALED_TIMEOUT_S = 86_400.0
+"""Sealed names and attributes never change; a day is for ever to a cache, and a bound all the same."""
+
+STAGED_TIMEOUT_S = 300.0
+"""This daemon is the only writer, and what a caller changes the kernel has changed in its own
+cache. What changes behind its back (`put`, `discard`) is invalidated by name."""
+
+NO_TIMEOUT_S = 0.0
+"""For names that another command may move at any time: `latest`, tags, `staging`, the catalog. One
+lookup more in each path is 70 us, and a stale answer after a commit would be wrong."""
+
+KIND_BITS = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.SYMLINK: stat.S_IFLNK,
+    Kind.FIFO: stat.S_IFIFO,
+    Kind.SOCKET: stat.S_IFSOCK,
+    Kind.CHAR_DEVICE: stat.S_IFCHR,
+    Kind.BLOCK_DEVICE: stat.S_IFBLK,
+}
+
+BLOCK_BYTES = 512
+"""The unit of `st_blocks`."""
+
+
+class Attributes(Struct, frozen=True):
+    """The attributes of one inode, and how long the kernel may keep them and the name."""
+
+    ino: int
+    kind: int
+    mode: int
+    """Permission bits, 0 to 0o7777."""
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    atime_ns: int
+    nlink: int = 1
+    blocks: int = 0
+    """Units of 512 bytes that are on this machine."""
+    rdev: int = 0
+    name_timeout_s: float = NO_TIMEOUT_S
+    timeout_s: float = NO_TIMEOUT_S
+
+    @property
+    def st_mode(self) -> int:
+        """Kind and permission bits, as `stat` gives them."""
+        return KIND_BITS[Kind(self.kind)] | self.mode
+
+
+def sealed_attributes(entry: Entry, ino: int, sealed_ns: int) -> Attributes:
+    """The attributes of a sealed entry of a version that was sealed at `sealed_ns`.
+
+    A directory has one link, which tools take for "number of subdirectories unknown": counting
+    them would read the whole directory.
+    """
+    size = 0 if entry.kind == Kind.DIRECTORY else entry.size
+    return Attributes(
+        ino=ino,
+        kind=entry.kind,
+        mode=entry.mode,
+        uid=entry.uid,
+        gid=entry.gid,
+        size=size,
+        mtime_ns=entry.mtime_ns,
+        ctime_ns=sealed_ns,
+        atime_ns=entry.mtime_ns,
+        nlink=entry.nlink,
+        blocks=-(-size // BLOCK_BYTES),
+        name_timeout_s=SEALED_TIMEOUT_S,
+        timeout_s=SEALED_TIMEOUT_S,
+    )
+
+
+def staged_attributes(inode: Inode, name_timeout_s: float = STAGED_TIMEOUT_S) -> Attributes:
+    """The attributes of a staged inode."""
+    return Attributes(
+        ino=inode.ino,
+        kind=inode.kind,
+        mode=inode.mode,
+        uid=inode.uid,
+        gid=inode.gid,
+        size=inode.size,
+        mtime_ns=inode.mtime_ns,
+        ctime_ns=inode.ctime_ns,
+        atime_ns=inode.atime_ns,
+        nlink=inode.nlink,
+        blocks=inode.blocks,
+        rdev=inode.rdev,
+        name_timeout_s=name_timeout_s,
+        timeout_s=STAGED_TIMEOUT_S,
+    )
+
+
+class Owner(Struct, frozen=True):
+    """Whom the directories that dtafs itself makes up belong to."""
+
+    uid: int
+    gid: int
+
+
+def made_up(
+    ino: int, kind: Kind, owner: Owner, time_ns: int, *, mode: int, size: int = 0
+) -> Attributes:
+    """The attributes of a name that is in no version and in no staging; never cached."""
+    return Attributes(
+        ino=ino,
+        kind=kind,
+        mode=mode,
+        uid=owner.uid,
+        gid=owner.gid,
+        size=size,
+        mtime_ns=time_ns,
+        ctime_ns=time_ns,
+        atime_ns=time_ns,
+        blocks=-(-size // BLOCK_BYTES),
+    )

@@ -1,0 +1,52 @@
+"""Calls that need metadata nodes, made on the event loop and repeated when one has to be read.
+
+A call that finds all its nodes in memory never leaves the loop. One that does not raises `ColdNode`;
+the node is then read in a thread and the whole call is made again, so it must not have changed
+anything before its last fetch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import trio
+
+from dtafs.core.nodes import Node
+from dtafs.errors import IntegrityError
+from dtafs.store.objects import ColdNode, Objects
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+READ_THREADS = 8
+"""Reads of nodes and of content under way at once: enough to keep two disks or four cores busy, few
+enough that a thousand waiting readers cost no thousand threads."""
+
+ATTEMPTS = 10_000
+"""More nodes than one call can need: only a cache too small to hold them would get here."""
+
+
+class NodeReader:
+    """Runs calls on the event loop that fetch nodes from memory."""
+
+    def __init__(self, objects: Objects) -> None:
+        self.objects = objects
+        self.limiter = trio.CapacityLimiter(READ_THREADS)
+        self._loop = threading.get_ident()
+
+    def fetch(self, wanted: bytes) -> Node:
+        """A node: on the event loop only from memory (else `ColdNode`), in a thread in any case."""
+        if threading.get_ident() == self._loop:
+            return self.objects.cached_node(wanted)
+        return self.objects.node(wanted)
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of `call`, made again after each node that it missed."""
+        for _ in range(ATTEMPTS):
+            try:
+                return call(*args, **kwargs)
+            except ColdNode as cold:
+                await trio.to_thread.run_sync(self.objects.node, cold.id, limiter=self.limiter)
+        raise IntegrityError("the cache of metadata nodes is too small for one call")

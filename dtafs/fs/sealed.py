@@ -1,0 +1,237 @@
+"""Sealed versions: everything below `vN`, immutable and found by number without a table."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from dtafs.core.tree import Located, Path, at_ordinal, find, open_root, scan
+from dtafs.core.values import Entry, Kind
+from dtafs.fs.area import Area, Caller, Emit, OpenDirectory, OpenFile, refuse
+from dtafs.fs.attributes import Attributes, sealed_attributes
+from dtafs.fs.inodes import Region, group_number, region_of, sealed_number, split_sealed
+from dtafs.fs.nodes import NodeReader
+from dtafs.fs.readahead import ReadAheadPool, SealedFile
+from dtafs.fs.xattrs import sealed_xattrs
+from dtafs.store.index import VersionRow
+
+KNOWN_MAX = 16_384
+"""Entries kept by number: what `ls -lR` and `cp -a` ask for twice. About 10 MiB."""
+
+VERSIONS_MAX = 256
+"""Versions whose top entry is kept."""
+
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+
+
+class Place(NamedTuple):
+    """An entry of a version, with the number of its directory."""
+
+    entry: Entry
+    ordinal: int
+    parent: int
+
+
+class Version(NamedTuple):
+    """A version and the entry of its top directory."""
+
+    row: VersionRow
+    top: Entry
+
+
+class SealedArea(Area):
+    """Everything below the versions of a lake.
+
+    `version_of` gives the version with a serial, `directory_of` the inode number of a dataset.
+    """
+
+    def __init__(
+        self,
+        nodes: NodeReader,
+        pool: ReadAheadPool,
+        version_of: Callable[[int], VersionRow],
+        directory_of: Callable[[str], int],
+    ) -> None:
+        self._nodes = nodes
+        self._pool = pool
+        self._version_of = version_of
+        self._directory_of = directory_of
+        self._versions: OrderedDict[int, Version] = OrderedDict()
+        self._known: OrderedDict[int, Place] = OrderedDict()
+        self._groups: dict[int, list[int]] = {}
+        # Of each hard-link group that the kernel knows: [number of one of its names, references].
+
+    async def top(self, row: VersionRow) -> Attributes:
+        """The attributes of the top directory of a version."""
+        return await self.attributes(sealed_number(row.serial, 0))
+
+    async def lookup(self, parent: int, name: bytes) -> Attributes | None:
+        version, place = await self._nodes.run(self._find, parent)
+        if place.entry.kind != Kind.DIRECTORY:
+            refuse(errno.ENOTDIR)
+        found = await self._nodes.run(find, self._nodes.objects.cached_node, place.entry.ref, name)
+        return None if found is None else self.seen(version, place, found)
+
+    def remember(self, ino: int) -> None:
+        if ino in self._groups:
+            self._groups[ino][1] += 1
+
+    def release(self, ino: int, count: int) -> None:
+        group = self._groups.get(ino)
+        if group is not None:
+            group[1] -= count
+            if group[1] <= 0:
+                del self._groups[ino]
+
+    async def attributes(self, ino: int) -> Attributes:
+        version, place = await self._nodes.run(self._find, ino)
+        return sealed_attributes(place.entry, ino, version.row.time_ns)
+
+    async def open(self, ino: int, flags: int, caller: Caller) -> OpenFile:
+        if flags & WRITING:
+            refuse(errno.EROFS)
+        _, place = await self._nodes.run(self._find, ino)
+        if place.entry.kind != Kind.FILE:
+            refuse(errno.ENXIO)
+        return SealedFile(place.entry.content, self._pool)
+
+    async def open_directory(self, ino: int) -> OpenDirectory:
+        version, place = await self._nodes.run(self._find, ino)
+        if place.entry.kind != Kind.DIRECTORY:
+            refuse(errno.ENOTDIR)
+        return _Listing(self, self._nodes, version, place)
+
+    async def readlink(self, ino: int) -> bytes:
+        _, place = await self._nodes.run(self._find, ino)
+        if place.entry.kind != Kind.SYMLINK:
+            refuse(errno.EINVAL)
+        return place.entry.ref
+
+    async def get_xattr(self, ino: int, name: bytes) -> bytes:
+        version, place = await self._nodes.run(self._find, ino)
+        value = sealed_xattrs(version.row, place.entry).get(name)
+        if value is None:
+            refuse(errno.ENODATA)
+        return value
+
+    async def list_xattrs(self, ino: int) -> list[bytes]:
+        version, place = await self._nodes.run(self._find, ino)
+        return sorted(sealed_xattrs(version.row, place.entry))
+
+    def dots(self, version: Version, place: Place) -> tuple[Attributes, Attributes]:
+        """What a listing says of `.` and `..`: only the numbers count."""
+        serial, sealed_ns = version.row.serial, version.row.time_ns
+        here = sealed_number(serial, place.ordinal)
+        above = sealed_number(serial, place.parent)
+        if place.ordinal == 0:
+            above = self._directory_of(version.row.dataset)
+        return (
+            sealed_attributes(place.entry, here, sealed_ns),
+            sealed_attributes(place.entry, above, sealed_ns),
+        )
+
+    def entries(self, directory: Place, position: int) -> Iterator[Located]:
+        """The entries of a directory from a position on."""
+        return scan(self._nodes.objects.cached_node, directory.entry.ref, position)
+
+    def seen(self, version: Version, directory: Place, found: Located) -> Attributes:
+        """The attributes of an entry that was met in a directory."""
+        serial, ordinal = version.row.serial, directory.ordinal + found.ordinal
+        number = sealed_number(serial, ordinal)
+        self._keep(number, Place(found.entry, ordinal, directory.ordinal))
+        if found.entry.link:
+            shared = group_number(serial, found.entry.link)
+            self._groups.setdefault(shared, [number, 0])
+            number = shared
+        return sealed_attributes(found.entry, number, version.row.time_ns)
+
+    def _keep(self, number: int, place: Place) -> None:
+        self._known[number] = place
+        self._known.move_to_end(number)
+        while len(self._known) > KNOWN_MAX:
+            self._known.popitem(last=False)
+
+    def _find(self, ino: int) -> tuple[Version, Place]:
+        """The version and entry behind a number; ESTALE for a number that never was given out."""
+        if region_of(ino) is Region.GROUP:
+            if ino not in self._groups:
+                refuse(errno.ESTALE)
+            ino = self._groups[ino][0]
+        serial, ordinal = split_sealed(ino)
+        version = self._version(serial)
+        place = self._known.get(ino)
+        if place is None:
+            place = self._locate(version.top, ordinal)
+            self._keep(ino, place)
+        else:
+            self._known.move_to_end(ino)
+        return version, place
+
+    def _version(self, serial: int) -> Version:
+        version = self._versions.get(serial)
+        if version is None:
+            row = self._version_of(serial)
+            top = open_root(self._nodes.objects.cached_node, row.root)
+            version = self._versions[serial] = Version(row, top)
+            while len(self._versions) > VERSIONS_MAX:
+                self._versions.popitem(last=False)
+        else:
+            self._versions.move_to_end(serial)
+        return version
+
+    def _locate(self, top: Entry, ordinal: int) -> Place:
+        fetch = self._nodes.objects.cached_node
+        try:
+            path, entry = at_ordinal(fetch, top, ordinal)
+        except KeyError:
+            refuse(errno.ESTALE)
+        return Place(entry, ordinal, self._ordinal_of(top, path[:-1]))
+
+    def _ordinal_of(self, top: Entry, path: Path) -> int:
+        """The preorder number of a directory of which the path is known to exist."""
+        ordinal, entry = 0, top
+        for name in path:
+            found = find(self._nodes.objects.cached_node, entry.ref, name)
+            assert found is not None
+            ordinal, entry = ordinal + found.ordinal, found.entry
+        return ordinal
+
+
+DOTS = 2
+"""Cookies 1 and 2 follow `.` and `..`; the entry at position p is followed by cookie p + 3."""
+
+
+class _Listing(OpenDirectory):
+    """A sealed directory being listed: immutable, so that a position is a cookie for ever."""
+
+    def __init__(self, area: SealedArea, nodes: NodeReader, version: Version, place: Place) -> None:
+        self._area, self._nodes = area, nodes
+        self._version, self._place = version, place
+
+    async def read(self, start: int, emit: Emit) -> None:
+        dots = self._area.dots(self._version, self._place)
+        for cookie, name in enumerate((b".", b"..")):
+            if start <= cookie and not emit(name, dots[cookie], cookie + 1):
+                return
+        await self._nodes.run(_Page(self._area, self._version, self._place, start, emit).fill)
+
+
+class _Page:
+    """One `readdir` under way: after a node had to be read, `fill` goes on where it was."""
+
+    def __init__(
+        self, area: SealedArea, version: Version, place: Place, start: int, emit: Emit
+    ) -> None:
+        self._area, self._version, self._place, self._emit = area, version, place, emit
+        self._position = max(0, start - DOTS)
+
+    def fill(self) -> None:
+        """Emit entries until there is no room or no entry left."""
+        for found in self._area.entries(self._place, self._position):
+            attributes = self._area.seen(self._version, self._place, found)
+            if not self._emit(found.entry.name, attributes, found.position + DOTS + 1):
+                return
+            self._position = found.position + 1

@@ -1,0 +1,149 @@
+"""Open files and directories of staging, and the gate and threads that they share.
+
+What only looks goes on while a commit holds the dataset still; what changes something waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import trio
+
+from dtafs.fs.area import Emit, OpenDirectory, OpenFile
+from dtafs.fs.attributes import Attributes
+from dtafs.fs.gate import Gate
+from dtafs.fs.nodes import NodeReader
+from dtafs.store.durable import Disk
+from dtafs.store.staging.data import execute_read
+from dtafs.store.staging.listing import DirectoryHandle
+from dtafs.store.staging.rows import Inode
+from dtafs.store.staging.staging import Staging
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+WRITE_THREADS = 8
+"""Writes and syncs under way at once, apart from the reads: a full disk queue holds up no reader."""
+
+DOTS = 2
+"""Cookies 1 and 2 follow `.` and `..`; those of `Staging` follow, moved by two."""
+
+
+class Home:
+    """The staging of one dataset with its gate."""
+
+    def __init__(
+        self,
+        name: str,
+        staging: Staging,
+        gate: Gate,
+        nodes: NodeReader,
+        disk: Disk,
+        writes: trio.CapacityLimiter,
+    ) -> None:
+        self.name, self.staging, self.gate = name, staging, gate
+        self.nodes, self.disk, self.writes = nodes, disk, writes
+
+    async def look(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make a call that changes nothing: at any time."""
+        return await self.nodes.run(call, *args, **kwargs)
+
+    async def change(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make a call that changes something, when the gate is open."""
+        await self.gate.enter()
+        try:
+            return await self.nodes.run(call, *args, **kwargs)
+        finally:
+            self.gate.leave()
+
+    async def writing(self, call: Callable[..., T], *args: object) -> T:
+        """Make a call that blocks on a write, in a thread."""
+        return await trio.to_thread.run_sync(call, *args, limiter=self.writes)
+
+
+class StagedFile(OpenFile):
+    """An open staged file. The kernel keeps its pages: nobody else writes to it."""
+
+    keep_cache = True
+
+    def __init__(self, home: Home, ino: int, handle: int) -> None:
+        self._home, self._ino, self._handle = home, ino, handle
+
+    async def read(self, offset: int, size: int) -> bytes:
+        home = self._home
+        plan = await home.look(home.staging.plan_read, self._ino, offset, size)
+        nodes = home.nodes
+        return await trio.to_thread.run_sync(
+            execute_read, plan, nodes.objects, limiter=nodes.limiter
+        )
+
+    async def write(self, offset: int, data: bytes) -> int:
+        # Without a time: under the write-back cache the kernel keeps mtime and ctime and sets them.
+        home, staging = self._home, self._home.staging
+        await home.gate.enter()
+        try:
+            fd = await home.nodes.run(staging.begin_write, self._ino)
+            await home.writing(home.disk.write, fd, data, offset)
+            await home.nodes.run(staging.wrote, self._ino, offset, len(data), None)
+        finally:
+            home.gate.leave()
+        return len(data)
+
+    async def fsync(self) -> None:
+        await self._home.writing(self._home.staging.fsync, self._ino)
+
+    async def release(self) -> None:
+        await self._home.change(self._home.staging.close, self._handle)
+
+
+class StagedListing(OpenDirectory):
+    """A staged directory being listed; `show` prepares an inode to be shown to the kernel."""
+
+    def __init__(
+        self,
+        home: Home,
+        handle: DirectoryHandle,
+        dots: Callable[[], tuple[Attributes, Attributes]],
+        show: Callable[[Inode], Attributes],
+    ) -> None:
+        self._home, self._handle, self._dots, self._show = home, handle, dots, show
+
+    async def read(self, start: int, emit: Emit) -> None:
+        home = self._home
+        await home.look(_Page(home, self._handle, self._dots, self._show, start, emit).fill)
+
+    async def fsync(self) -> None:
+        await self._home.writing(self._home.staging.fsync, self._handle.ino)
+
+    async def release(self) -> None:
+        await self._home.change(self._home.staging.close_directory, self._handle)
+
+
+class _Page:
+    """One `readdir` under way: after a node had to be read, `fill` goes on where it was."""
+
+    def __init__(
+        self,
+        home: Home,
+        handle: DirectoryHandle,
+        dots: Callable[[], tuple[Attributes, Attributes]],
+        show: Callable[[Inode], Attributes],
+        start: int,
+        emit: Emit,
+    ) -> None:
+        self._home, self._handle, self._dots = home, handle, dots
+        self._show, self._cookie, self._emit = show, start, emit
+
+    def fill(self) -> None:
+        """Emit names until there is no room or no name left."""
+        if self._cookie < DOTS:
+            dots = self._dots()
+            for position in range(self._cookie, DOTS):
+                if not self._emit((b".", b"..")[position], dots[position], position + 1):
+                    return
+                self._cookie = position + 1
+        for name, following, inode in self._home.staging.list(self._handle, self._cookie - DOTS):
+            if not self._emit(name, self._show(inode), following + DOTS):
+                return
+            self._cookie = following + DOTS

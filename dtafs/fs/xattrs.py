@@ -1,0 +1,51 @@
+"""The extended attributes that the mount gives to sealed files and directories.
+
+| name | value |
+|---|---|
+| user.dtafs.sha256 | of a file: of its bytes; of a directory: of its root node, which covers all below |
+| user.dtafs.version | DATASET:vN |
+| user.dtafs.manifest | SHA-256 of the version's manifest: the version's hash |
+| user.dtafs.tier | where the bytes are |
+| user.dtafs.lineage | the versions it was made from and how, one a line |
+
+They are read-only, and so is the whole `user.dtafs.` prefix: no file can have one of its own, so
+that what a reader finds there was said by the lake.
+"""
+
+from __future__ import annotations
+
+from dtafs.core.values import Entry, Kind, Manifest
+from dtafs.store.index import VersionRow
+
+PREFIX = b"user.dtafs."
+MESSAGE = b"user.dtafs.message"
+TAGS = b"user.dtafs.tags"
+
+HOT = b"hot"
+
+
+def lineage_text(manifest: Manifest) -> str:
+    """One line for each source; "by NAME(parameter=value)" where a transform is recorded."""
+    made_by = ""
+    if manifest.transform is not None:
+        parameters = ", ".join(f"{k}={v}" for k, v in sorted(manifest.transform.parameters.items()))
+        made_by = f" by {manifest.transform.name}({parameters})"
+    lines = [f"{s.dataset}:v{s.version} {s.manifest}{made_by}" for s in manifest.sources]
+    return "\n".join(lines)
+
+
+def sealed_xattrs(version: VersionRow, entry: Entry) -> dict[bytes, bytes]:
+    """All extended attributes of a sealed entry, its own and those of the lake."""
+    found = dict(entry.xattrs)
+    if entry.kind not in (Kind.FILE, Kind.DIRECTORY):
+        return found
+    digest = entry.sha256 if entry.kind == Kind.FILE else entry.ref
+    if digest:
+        found[b"user.dtafs.sha256"] = digest.hex().encode()
+    found[b"user.dtafs.version"] = f"{version.dataset}:v{version.number}".encode()
+    found[b"user.dtafs.manifest"] = version.manifest_sha256.hex().encode()
+    found[b"user.dtafs.tier"] = HOT
+    lineage = lineage_text(version.manifest)
+    if lineage:
+        found[b"user.dtafs.lineage"] = lineage.encode()
+    return found

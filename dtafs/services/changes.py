@@ -1,0 +1,214 @@
+"""What the daemon changes in the lake, for the mount and for commands alike.
+
+The work is that of `dtafs.store.session`; here it is fitted to a mount in use. What `put` changes in
+staging passes the dataset's gate call by call. A commit chunks while everybody goes on writing, then
+closes the gate, finishes, and opens it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import trio
+
+from dtafs.core.names import version_name
+from dtafs.core.values import Actor, Source, Transform
+from dtafs.errors import BusyError, ConflictError, UsageError
+from dtafs.fs.area import Caller
+from dtafs.fs.drafts import Drafts
+from dtafs.fs.gate import Gates
+from dtafs.fs.staged import program_of
+from dtafs.store.commit import finish, prepare
+from dtafs.store.index import VersionRow
+from dtafs.store.lake import Lake
+from dtafs.store.progress import Report
+from dtafs.store.session import Session, actor_here
+
+T = TypeVar("T")
+
+POLL_S = 0.02
+"""How often a commit looks whether the writers have closed their files."""
+
+COMMIT_MESSAGE = "Committed by renaming staging"
+"""What `mv staging vN` says where nobody set `user.dtafs.message`."""
+
+CHANGES_AT_ONCE = 4
+
+
+class Changes:
+    """Changes to the lake of one daemon. Methods belong to the event loop.
+
+    `renewed(dataset)` is called when staging has changed in a way that the kernel has not seen.
+    """
+
+    def __init__(
+        self, lake: Lake, gates: Gates, drafts: Drafts, renewed: Callable[[str], None]
+    ) -> None:
+        self.lake, self.gates, self.drafts, self.renewed = lake, gates, drafts, renewed
+        self.token = trio.lowlevel.current_trio_token()
+        self.committing: set[str] = set()
+        self._turns: dict[str, trio.Lock] = {}
+        self._limiter = trio.CapacityLimiter(CHANGES_AT_ONCE)
+
+    def session(self, actor: Actor, dataset: str, expected: int | None = None) -> DaemonSession:
+        """A session for calls on one dataset, to be used in a thread."""
+        return DaemonSession(self, actor, dataset, expected)
+
+    def turn(self, dataset: str) -> trio.Lock:
+        """Whose turn it is to seal files of a dataset: a commit's, or the background's."""
+        return self._turns.setdefault(dataset, trio.Lock())
+
+    async def create(self, dataset: str, caller: Caller) -> None:
+        """Create a dataset."""
+        await self._thread(self._for(caller, dataset).create, dataset)
+        await self._thread(self.lake.staging, dataset, (caller.uid, caller.gid))
+
+    async def tag(self, dataset: str, version: int, tag: str, caller: Caller) -> None:
+        """Put a tag on a version."""
+        if tag in self.lake.index.tags(dataset):
+            raise ConflictError(f"{dataset!r} has the tag {tag!r} already")
+        await self._thread(self._for(caller, dataset).set_tags, dataset, version, (tag,))
+
+    async def untag(self, dataset: str, tag: str, caller: Caller) -> None:
+        """Take a tag off every version that carries it."""
+        session = self._for(caller, dataset)
+        for number in self.lake.index.tagged(dataset, tag):
+            await self._thread(session.set_tags, dataset, number, (), (tag,))
+
+    async def commit_as(self, dataset: str, number: int, caller: Caller) -> None:
+        """Commit staging as version `number`, with the message and tags that were set on it."""
+        draft = self.drafts.of(dataset)
+        message = os.fsdecode(draft.message or COMMIT_MESSAGE.encode())
+        actor = actor_here(program_of(caller.pid), caller.uid)
+        session = self.session(actor, dataset, number)
+        self.check_number(dataset, number)
+        await self._thread(session.commit, dataset, message, draft.tag_list())
+
+    def check_number(self, dataset: str, number: int) -> None:
+        """ConflictError or UsageError unless `number` is the next version's."""
+        following = self.lake.dataset(dataset).newest + 1
+        if number < following:
+            raise ConflictError(f"{dataset}:{version_name(number)} exists already")
+        if number > following:
+            raise UsageError(f"the next version of {dataset!r} is {version_name(following)}")
+
+    async def seal(
+        self,
+        dataset: str,
+        chunk: Callable[[], object],
+        complete: Callable[[], VersionRow],
+        wait: bool,
+        expected: int | None,
+    ) -> VersionRow:
+        """Commit: `chunk` while staging is in use, `complete` while it holds still."""
+        self.committing.add(dataset)
+        try:
+            async with self.turn(dataset):
+                await self._thread(chunk)
+                while True:
+                    await self._await_writers(dataset, wait)
+                    async with self.gates.of(dataset).closing():
+                        if self._writers(dataset):
+                            continue
+                        if expected is not None:
+                            self.check_number(dataset, expected)
+                        with trio.CancelScope(shield=True):  # a commit ends, one way or the other
+                            row = await self._thread(complete)
+                        self.drafts.clear(dataset)
+                        return row
+        finally:
+            self.committing.discard(dataset)
+
+    async def _await_writers(self, dataset: str, wait: bool) -> None:
+        """Wait for RELEASEs that are under way, or, with `wait`, for every writer to close."""
+        patience = trio.current_time() + self.lake.config.mount.writer_wait_s
+        while writers := self._writers(dataset):
+            if not wait and trio.current_time() > patience:
+                path, opener = writers[0]
+                raise BusyError(
+                    f"{os.fsdecode(path)} is open for writing by process {opener.pid} "
+                    f"({opener.program}); close it, or commit with --wait"
+                )
+            await trio.sleep(POLL_S)
+
+    def _writers(self, dataset: str) -> list[Any]:
+        return list(self.lake.staging(dataset).writers())
+
+    async def discard(self, dataset: str) -> None:
+        """Make staging the newest version again."""
+        async with self.turn(dataset):
+            await self._await_writers(dataset, wait=False)
+            async with self.gates.of(dataset).closing():
+                await self._thread(self.lake.staging(dataset).discard)
+        self.drafts.clear(dataset)
+        self.renewed(dataset)
+
+    def pass_gate(self, dataset: str, call: Callable[[], T]) -> T:
+        """From a thread: make a call on the loop when the gate of a dataset is open."""
+
+        async def enter() -> T:
+            async with self.gates.of(dataset).passing():
+                return call()
+
+        return trio.from_thread.run(enter, trio_token=self.token)
+
+    def _for(self, caller: Caller, dataset: str) -> DaemonSession:
+        return self.session(actor_here(program_of(caller.pid), caller.uid), dataset)
+
+    async def _thread(self, call: Callable[..., T], *args: object) -> T:
+        return await trio.to_thread.run_sync(call, *args, limiter=self._limiter)
+
+
+class DaemonSession(Session):
+    """A session in the daemon, for a thread: what concerns staging goes through the mount."""
+
+    def __init__(
+        self, changes: Changes, actor: Actor, dataset: str, expected: int | None = None
+    ) -> None:
+        super().__init__(changes.lake, actor, partial(changes.pass_gate, dataset))
+        self._changes = changes
+        self._expected = expected
+
+    def put(self, dataset: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            return super().put(dataset, *args, **kwargs)
+        finally:
+            self._on_loop(partial(self._changes.renewed, dataset))
+
+    def discard(self, dataset: str) -> dict[str, Any]:
+        row = self.lake.dataset(dataset)
+        trio.from_thread.run(self._changes.discard, dataset, trio_token=self._changes.token)
+        return {"dataset": dataset, "base": row.newest}
+
+    def seal(
+        self,
+        dataset: str,
+        message: str,
+        tags: tuple[str, ...],
+        allow_empty: bool,
+        wait: bool,
+        sources: tuple[Source, ...],
+        transform: Transform | None,
+        progress: Report | None,
+    ) -> VersionRow:
+        self.lake.dataset(dataset)
+        chunk = partial(prepare, self.lake, dataset, progress)
+        complete = partial(
+            finish,
+            self.lake,
+            dataset,
+            message=message,
+            tags=tags,
+            allow_empty=allow_empty,
+            sources=sources,
+            transform=transform,
+            actor=self.actor,
+        )
+        seal = partial(self._changes.seal, dataset, chunk, complete, wait, self._expected)
+        return trio.from_thread.run(seal, trio_token=self._changes.token)
+
+    def _on_loop(self, call: Callable[[], None]) -> None:
+        trio.from_thread.run_sync(call, trio_token=self._changes.token)

@@ -1,0 +1,145 @@
+"""Asking the daemon that has a lake mounted to change it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from dtafs.errors import StorageError, error_of_kind
+from dtafs.services.protocol import connect, decode_line, encode_line, socket_path
+from dtafs.store.progress import Progress, Report
+
+PROGRAM = "dtafsctl"
+
+
+class RemoteSession:
+    """The methods of `dtafs.store.session.Session`, done by the daemon.
+
+    Raises what the daemon raised, as the same class of error. StorageError when the daemon goes
+    away before it has answered; what it was asked for may then have happened or not.
+    """
+
+    def __init__(self, connection: socket.socket, program: str = PROGRAM) -> None:
+        self._connection = connection
+        self._program = program
+        self._stream: IO[bytes] = connection.makefile("rb")
+
+    def __enter__(self) -> RemoteSession:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._stream.close()
+        self._connection.close()
+
+    def create(self, dataset: str, tags: Sequence[str] = ()) -> dict[str, Any]:
+        """Create a dataset; `tags` go to its first version."""
+        return self._ask("create", dataset=dataset, tags=list(tags))
+
+    def put(
+        self,
+        dataset: str,
+        paths: Sequence[str],
+        into: str = "",
+        delete: bool = False,
+        progress: Report | None = None,
+    ) -> dict[str, Any]:
+        """Stage files and directory trees of this host, which the daemon reads itself."""
+        places = [os.path.join(os.getcwd(), path) for path in paths]
+        return self._ask("put", progress, dataset=dataset, paths=places, into=into, delete=delete)
+
+    def status(self, dataset: str) -> dict[str, Any]:
+        """What staging adds, changes and removes against the newest version."""
+        return self._ask("status", dataset=dataset)
+
+    def commit(
+        self,
+        dataset: str,
+        message: str,
+        tags: Sequence[str] = (),
+        allow_empty: bool = False,
+        wait: bool = False,
+        sources: Sequence[dict[str, Any]] = (),
+        transform: dict[str, Any] | None = None,
+        progress: Report | None = None,
+    ) -> dict[str, Any]:
+        """Seal staging as the next version; returns its facts."""
+        return self._ask(
+            "commit",
+            progress,
+            dataset=dataset,
+            message=message,
+            tags=list(tags),
+            allow_empty=allow_empty,
+            wait=wait,
+            sources=list(sources),
+            transform=transform,
+        )
+
+    def discard(self, dataset: str) -> dict[str, Any]:
+        """Make staging the newest version again."""
+        return self._ask("discard", dataset=dataset)
+
+    def set_tags(
+        self, dataset: str, version: int, add: Sequence[str] = (), remove: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Put tags on a version and take others off."""
+        added, removed = list(add), list(remove)
+        return self._ask("set_tags", dataset=dataset, version=version, add=added, remove=removed)
+
+    def record(self, dataset: str, kind: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Append an entry to the log of a dataset."""
+        return self._ask("record", dataset=dataset, kind=kind, body=body)
+
+    def stats(self) -> dict[str, Any]:
+        """Counts and sizes of the lake."""
+        return self._ask("stats")
+
+    def reindex(self, progress: Report | None = None) -> dict[str, Any]:
+        """Rebuild the index from the objects."""
+        return self._ask("reindex", progress)
+
+    def _ask(self, call: str, progress: Report | None = None, **arguments: Any) -> dict[str, Any]:
+        request = {"call": call, "program": self._program, "arguments": arguments}
+        try:
+            self._connection.sendall(encode_line(request))
+            while line := self._stream.readline():
+                reply = decode_line(line)
+                if "progress" in reply:
+                    if progress is not None:
+                        progress(Progress(**reply["progress"]))
+                elif "error" in reply:
+                    error = reply["error"]
+                    raise error_of_kind(str(error["kind"]), str(error["message"]))
+                else:
+                    result: dict[str, Any] = reply["result"]
+                    return result
+        except OSError as error:
+            raise StorageError(f"the connection to the daemon broke: {error}") from error
+        raise StorageError("the daemon ended before it answered; its log is run/daemon.log")
+
+
+def connect_to_daemon(lake: Path, program: str = PROGRAM) -> RemoteSession | None:
+    """A session with the daemon of a lake, or None when no daemon has it mounted."""
+    try:
+        return RemoteSession(connect(socket_path(lake)), program)
+    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+        return None
+    except PermissionError:
+        return None  # opening the lake itself then says what is not permitted
+
+
+def daemon_facts(lake: Path) -> dict[str, Any] | None:
+    """What the daemon of a lake says of itself (`pid`, `mountpoint`), or None."""
+    try:
+        facts = json.loads((lake / "run" / "daemon.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None

@@ -1,0 +1,174 @@
+"""The control socket: commands ask the daemon to change the lake that it holds.
+
+One task for each connection; the calls themselves block and run in threads, each on behalf of the
+user at the other end, whose uid must be the daemon's own or root's. The protocol is in
+`dtafs.services.protocol`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import trio
+
+from dtafs.errors import DtafsError, RefusedError, UsageError, from_os_error
+from dtafs.services.protocol import (
+    LINE_MAX_BYTES,
+    REPORTING,
+    SocketAddress,
+    decode_call,
+    decode_line,
+    encode_line,
+    error_message,
+)
+from dtafs.store.progress import Progress
+from dtafs.store.session import Session
+
+log = logging.getLogger(__name__)
+
+CALLS_AT_ONCE = 8
+BACKLOG = 64
+RECEIVE_BYTES = 64 * 1024
+PEER = struct.Struct("3i")
+"""struct ucred: pid, uid, gid."""
+
+SessionFor = Callable[[int, str, str], Session]
+"""Makes the session of a user (uid) and program for calls on one dataset ("" for none)."""
+
+
+class ControlServer:
+    """Serves the control socket of one lake for as long as `serve` runs."""
+
+    def __init__(self, path: Path, session_for: SessionFor) -> None:
+        self._path = path
+        self._session_for = session_for
+        self._limiter = trio.CapacityLimiter(CALLS_AT_ONCE)
+
+    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Listen until cancelled. The holder of the lake's lock is the only one to do so, so a
+        socket that lies there is a dead one."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)
+        listening = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with listening:
+            with SocketAddress(self._path) as address:
+                await listening.bind(address)
+            os.chmod(self._path, 0o600)
+            listening.listen(BACKLOG)
+            task_status.started()
+            try:
+                async with trio.open_nursery() as nursery:
+                    while True:
+                        connection, _ = await listening.accept()
+                        nursery.start_soon(self._attend, connection)
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(self._path)
+
+    async def _attend(self, connection: trio.socket.SocketType) -> None:
+        with connection:
+            try:
+                await _Conversation(self, connection).run()
+            except OSError as error:
+                log.info("a client of the control socket went away: %s", error)
+            except Exception:
+                log.exception("a request on the control socket failed unexpectedly")
+
+    async def answer(
+        self, uid: int, line: bytes, report: Callable[[Progress], None]
+    ) -> dict[str, Any]:
+        """The last reply to a request."""
+        try:
+            if uid not in (0, os.getuid()):
+                raise RefusedError(
+                    "only the owner of the daemon and root may use its control socket"
+                )
+            call, program, arguments = decode_call(decode_line(line))
+            dataset = arguments.get("dataset", "")
+            session = self._session_for(uid, program, dataset if isinstance(dataset, str) else "")
+            method = getattr(session, call)
+            if call in REPORTING:
+                arguments["progress"] = report
+            work = partial(_work, method, arguments)
+            return {"result": await trio.to_thread.run_sync(work, limiter=self._limiter)}
+        except DtafsError as error:
+            return error_message(error)
+        except OSError as error:
+            return error_message(from_os_error(error, "serving a request"))
+
+
+def _work(method: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    try:
+        return method(**arguments)
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is None:
+            raise UsageError(f"the arguments do not fit the call: {error}") from None
+        raise
+
+
+class _Conversation:
+    """One connection: a request at a time."""
+
+    def __init__(self, server: ControlServer, connection: trio.socket.SocketType) -> None:
+        self._server, self._connection = server, connection
+        self._buffer = bytearray()
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
+        self._uid = PEER.unpack(credentials)[1]
+
+    async def run(self) -> None:
+        """Answer requests until the client closes the connection."""
+        while (line := await self._line()) is not None:
+            newest: list[Progress] = []
+            with trio.CancelScope() as reporting:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._report, newest)
+                    reply = await self._server.answer(self._uid, line, _keeper(newest))
+                    reporting.cancel()
+            await self._send(reply)
+
+    async def _report(self, newest: list[Progress]) -> None:
+        """Pass on the newest progress, at most ten times a second. A client that has gone misses
+        it, and what it asked for goes on."""
+        while True:
+            await trio.sleep(0.1)
+            if newest:
+                progress = newest.pop()
+                newest.clear()
+                with suppress(OSError):
+                    await self._send({"progress": msgspec.to_builtins(progress)})
+
+    async def _line(self) -> bytes | None:
+        while (end := self._buffer.find(b"\n")) < 0:
+            data = await self._connection.recv(RECEIVE_BYTES)
+            if not data:
+                return None
+            self._buffer += data
+            if len(self._buffer) > LINE_MAX_BYTES:
+                await self._send(error_message(UsageError("the request is too long")))
+                return None
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return line
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        data = memoryview(encode_line(message))
+        while data:
+            data = data[await self._connection.send(data) :]
+
+
+def _keeper(newest: list[Progress]) -> Callable[[Progress], None]:
+    """A report function that any thread may call: only the newest progress is kept."""
+
+    def keep(progress: Progress) -> None:
+        newest[:] = [progress]
+
+    return keep

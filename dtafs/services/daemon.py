@@ -1,0 +1,228 @@
+"""The daemon: it holds a lake, serves its mount and its control socket, and ends cleanly.
+
+Ends when the mount is taken away (`fusermount3 -u`, `dtafs umount`) or on SIGTERM, SIGINT or SIGHUP,
+which take it away themselves: plainly when nobody uses the mount, so that the kernel writes its
+dirty pages first; otherwise after asking it to write them, lazily.
+
+Imports are made when `serve` runs: a command that only starts the daemon does not pay for them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyfuse3
+import trio
+from msgspec import Struct
+
+from dtafs.errors import DtafsError, StorageError
+from dtafs.fs.area import Area
+from dtafs.fs.attributes import SEALED_TIMEOUT_S, Owner
+from dtafs.fs.drafts import Drafts
+from dtafs.fs.gate import Gates
+from dtafs.fs.inodes import VIEW_BASE, NumberTable
+from dtafs.fs.namespace import Namespace
+from dtafs.fs.nodes import NodeReader
+from dtafs.fs.operations import Operations
+from dtafs.fs.readahead import ReadAheadPool
+from dtafs.fs.sealed import SealedArea
+from dtafs.fs.staged import StagedArea
+from dtafs.fs.top import STAGING_NAME, TopArea
+from dtafs.fs.views import ViewsArea
+from dtafs.services import mountpoints
+from dtafs.services.background import BackgroundSealer, flush_staging
+from dtafs.services.changes import Changes
+from dtafs.services.control import ControlServer
+from dtafs.services.protocol import socket_path
+from dtafs.services.status import StatusSources
+from dtafs.store.index import VersionRow
+from dtafs.store.lake import Lake
+from dtafs.store.session import Session, actor_here
+
+log = logging.getLogger(__name__)
+
+MIN_TASKS, MAX_TASKS = 4, 64
+"""Requests of the kernel under way at once. More than the threads that serve them: those which
+answer from memory must not queue behind those which read."""
+
+SYNC_LIMIT_S = 20.0
+"""How long an end by signal waits for the kernel to write dirty pages of a mount that is in use."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class MountOptions(Struct, frozen=True):
+    """How a lake is mounted."""
+
+    mountpoint: Path
+    allow_other: bool = False
+    read_only: bool = False
+
+
+def serve(path: Path, options: MountOptions, ready: Callable[[], None]) -> None:
+    """Mount a lake and serve it until the mount ends; `ready` is called once the mount answers.
+
+    Raises a DtafsError when it cannot be mounted; then nothing was left behind.
+    """
+    os.umask(0)  # modes that callers ask for are theirs to mask; files of the lake name their own
+    path = path.absolute()
+    place = mountpoints.check_mountpoint(path, options.mountpoint, options.allow_other)
+    options = MountOptions(place, options.allow_other, options.read_only)
+    with Lake.open(path, write=not options.read_only) as lake:
+        try:
+            trio.run(_Daemon(lake, options, ready).run)
+        except BaseExceptionGroup as group:
+            expected = group.subgroup(DtafsError)
+            if expected is None:
+                raise
+            raise _first(expected) from None
+
+
+def _first(group: BaseException) -> BaseException:
+    """The first exception of a group, however deep."""
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
+
+
+class _Daemon:
+    """One mount of one lake."""
+
+    def __init__(self, lake: Lake, options: MountOptions, ready: Callable[[], None]) -> None:
+        self._lake, self._options, self._ready = lake, options, ready
+        self._invalidating = True
+        self._ended = False
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            operations = self._build(nursery)
+            if self._lake.can_write:
+                await nursery.start(self._control.serve)
+                nursery.start_soon(self._sealer.run)
+                nursery.start_soon(flush_staging, self._lake)
+            nursery.start_soon(self._obey_signals, nursery)
+            self._mount(operations)
+            try:
+                await pyfuse3.main(min_tasks=MIN_TASKS, max_tasks=MAX_TASKS)
+            finally:
+                self._ended = True
+                self._invalidating = False
+                with trio.CancelScope(shield=True):
+                    await operations.release_all()
+                pyfuse3.close(unmount=True)
+                self._withdraw()
+            nursery.cancel_scope.cancel()
+        log.info("the mount on %s has ended", self._options.mountpoint)
+
+    def _build(self, nursery: trio.Nursery) -> Operations:
+        lake = self._lake
+        nodes = NodeReader(lake.objects)
+        status = lake.path.stat()
+        owner = Owner(status.st_uid, status.st_gid)
+        gates, drafts = Gates(), Drafts()
+        numbers, view_numbers = NumberTable(), NumberTable(VIEW_BASE)
+
+        def directory_of(dataset: str) -> int:
+            return top.directory_number(dataset)
+
+        pool = ReadAheadPool(nodes, nursery)
+        sealed = SealedArea(nodes, pool, self._version_of, directory_of)
+        staged = changes = None
+        if lake.can_write:
+            changes = Changes(
+                lake, gates, drafts, lambda dataset: self._renew(directory_of(dataset))
+            )
+            self._sealer = BackgroundSealer(changes)
+            lake.area.fetch = nodes.fetch
+            staged = StagedArea(lake, nodes, gates, drafts, directory_of, self._sealer.offer)
+            self._control = ControlServer(socket_path(lake.path), self._session_for(changes))
+        sources = StatusSources(lake, self._options.mountpoint, changes)
+        views = ViewsArea(lake, view_numbers, owner, sources)
+        top = TopArea(lake, numbers, owner, sealed, staged, views, changes)
+        namespace = Namespace(top, views, sealed, staged if staged is not None else Area())
+        return Operations(namespace, lake.path, SEALED_TIMEOUT_S)
+
+    def _version_of(self, serial: int) -> VersionRow:
+        row = self._lake.index.version_by_serial(serial)
+        if row is None:
+            raise FileNotFoundError(f"no version has the serial {serial}")
+        return row
+
+    def _session_for(self, changes: Changes) -> Callable[[int, str, str], Session]:
+        def session_for(uid: int, program: str, dataset: str) -> Session:
+            return changes.session(actor_here(program, uid), dataset)
+
+        return session_for
+
+    def _renew(self, directory: int) -> None:
+        """Let the kernel forget what it knows below a dataset's `staging`."""
+        if self._invalidating:
+            pyfuse3.invalidate_entry_async(directory, STAGING_NAME, ignore_enoent=True)
+
+    def _mount(self, operations: Operations) -> None:
+        options = {
+            "default_permissions",
+            "nosuid",
+            "nodev",
+            f"fsname={mountpoints.source_of(self._lake.path)}",
+            f"subtype={mountpoints.SUBTYPE}",
+        }
+        if self._options.allow_other:
+            options.add("allow_other")
+        if self._options.read_only:
+            options.add("ro")
+        operations.on_ready = self._answering
+        try:
+            pyfuse3.init(operations, os.fspath(self._options.mountpoint), options)
+        except RuntimeError as error:
+            raise StorageError(f"cannot mount on {self._options.mountpoint}: {error}") from None
+
+    def _answering(self) -> None:
+        mountpoint = self._options.mountpoint
+        mountpoints.raise_read_ahead(mountpoint, self._lake.config.mount.read_ahead_kib)
+        self._announce()
+        log.info("%s is mounted on %s", self._lake.path, mountpoint)
+        self._ready()
+
+    def _announce(self) -> None:
+        """Say in run/daemon.json who serves which mount; a reader of the lake leaves no trace."""
+        if self._lake.can_write:
+            facts = {"pid": os.getpid(), "mountpoint": os.fspath(self._options.mountpoint)}
+            facts["since_ns"] = time.time_ns()
+            mountpoints.write_facts(self._lake.disk, self._lake.path, facts)
+
+    def _withdraw(self) -> None:
+        if self._lake.can_write:
+            self._lake.disk.remove(mountpoints.daemon_file(self._lake.path))
+
+    async def _obey_signals(self, nursery: trio.Nursery) -> None:
+        with trio.open_signal_receiver(*SIGNALS) as received:
+            async for number in received:
+                log.info("ending after %s", signal.Signals(number).name)
+                nursery.start_soon(self._end)
+
+    async def _end(self) -> None:
+        """Take the mount away, which ends the main loop."""
+        mountpoint = self._options.mountpoint
+        if not await trio.to_thread.run_sync(mountpoints.detach, mountpoint):
+            return
+        log.info("the mount is in use: asking the kernel to write what it holds, then detaching")
+        with trio.move_on_after(SYNC_LIMIT_S):
+            await trio.to_thread.run_sync(_sync, mountpoint, abandon_on_cancel=True)
+        await trio.to_thread.run_sync(mountpoints.detach, mountpoint, True)
+        if not self._ended:
+            pyfuse3.terminate()
+
+
+def _sync(mountpoint: Path) -> None:
+    fd = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        ctypes.CDLL(None, use_errno=True).syncfs(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,308 @@
+"""Checks of packs and of the index rows that point into them.
+
+One pass over the packs, one at a time, so that memory does not grow with the lake. Each row of the
+chunk table is confirmed by exactly one pack; only when some rows are left unconfirmed are they
+looked for one by one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from dtafs.core.format import pack_key
+from dtafs.core.values import HASH_BYTES
+from dtafs.errors import DtafsError
+from dtafs.store.database import Database
+from dtafs.store.durable import open_for_reading, read_at
+from dtafs.store.findings import WARNING, Affected
+from dtafs.store.index import PackRow, decode_place
+from dtafs.store.packs import Pack, Place, decode_frame, hash_pack, read_footer
+from dtafs.store.pending import TABLES as PENDING_TABLES
+from dtafs.store.survey import DAMAGE, LoggedVersion, Survey, counted
+
+FRESH_S = 60.0
+"""A pack that is younger, in a lake that another process writes to, is not an orphan yet."""
+
+ROWS_NAMED_MAX = 3
+"""How many wrong rows a finding spells out."""
+
+
+class PackPass(NamedTuple):
+    """What the pass over all packs has found, for the checks that judge it."""
+
+    orphans: list[bytes]
+    strays: list[str]
+    rows_confirmed: int
+    rows_absent: dict[bytes, int]
+    """Packs with chunks that have no row, and how many."""
+    rows_wrong: dict[bytes, int]
+    """Packs with chunks whose row says something impossible, and how many."""
+
+
+def read_pending(survey: Survey) -> None:
+    """Fill `pending` from the table of uncommitted packs."""
+    pending = survey.lake.pending
+    if pending is not None:
+        survey.pending.update(pending.all_packs())
+        survey.pending_place = pending.place
+        return
+    path = survey.root / "staging" / "pending"
+    if not (path / "data.mdb").exists():
+        return
+    database = Database(path, PENDING_TABLES, write=False)
+    survey.on_close(database.close)
+    with database.read() as txn:
+        for key, _value in txn.scan("pack"):
+            survey.pending[key[:HASH_BYTES]] = key[HASH_BYTES:].decode()
+
+    def place(chunk: bytes) -> Place | None:
+        with database.read() as txn:
+            found = next((value for _key, value in txn.scan("chunk", chunk)), None)
+        return None if found is None else decode_place(found)
+
+    survey.pending_place = place
+
+
+def list_packs(survey: Survey) -> tuple[list[bytes], list[str]]:
+    """The packs in the home store, sorted, and the names of files there that are none."""
+    packs, strays = [], []
+    for folder in sorted((survey.root / "packs").iterdir()):
+        if not folder.is_dir():
+            strays.append(f"packs/{folder.name}")
+            continue
+        for file in sorted(folder.iterdir()):
+            if len(file.name) == 64 and file.name.startswith(folder.name) and _is_hex(file.name):
+                packs.append(bytes.fromhex(file.name))
+            else:
+                strays.append(f"packs/{folder.name}/{file.name}")
+    return packs, strays
+
+
+def _is_hex(text: str) -> bool:
+    return all(char in "0123456789abcdef" for char in text)
+
+
+def pass_over_packs(survey: Survey, present: list[bytes], strays: list[str]) -> PackPass:
+    """Read every pack that is there or should be, as far as `read_data` asks for."""
+    result = PackPass([], strays, 0, {}, {})
+    confirmed = 0
+    everything = sorted({*present, *survey.named, *survey.pending})
+    done_bytes = 0
+    for done, pack_id in enumerate(everything):
+        survey.progress("check packs", done, len(everything), done_bytes)
+        referred = pack_id in survey.named or pack_id in survey.pending
+        if not referred:
+            result.orphans.append(pack_id)
+        try:
+            pack = read_footer(survey.root, pack_id)
+        except DAMAGE as error:
+            survey.bad_packs[pack_id] = str(error)
+            continue
+        done_bytes += pack.size
+        if survey.read_data:
+            _read_data(survey, pack)
+        if pack_id in survey.named:
+            confirmed += _confirm_rows(survey, pack, result)
+    survey.progress("check packs", len(everything), len(everything), done_bytes)
+    return result._replace(rows_confirmed=confirmed)
+
+
+def _read_data(survey: Survey, pack: Pack) -> None:
+    """Read every byte of a pack: against its name, frame by frame, and chunk by chunk."""
+    try:
+        if hash_pack(survey.root, pack.id) != pack.id:
+            survey.add(4, f"pack {pack.id.hex()} is not what it was when it was written")
+        fd = open_for_reading(survey.root / pack_key(pack.id))
+    except DAMAGE as error:
+        survey.bad_packs[pack.id] = f"pack {pack.id.hex()} cannot be read: {error}"
+        return
+    try:
+        for frame_places in _by_frame(pack):
+            _read_frame(survey, fd, frame_places)
+    finally:
+        os.close(fd)
+
+
+def _by_frame(pack: Pack) -> Iterator[list[tuple[bytes, Place]]]:
+    places = iter(pack.places())
+    for frame in pack.frames:
+        yield [next(places) for _ in frame.chunks]
+
+
+def _read_frame(survey: Survey, fd: int, places: list[tuple[bytes, Place]]) -> None:
+    if not places:
+        return
+    first = places[0][1]
+    try:
+        plain = decode_frame(read_at(fd, first.stored, first.offset), first.plain, first.codec)
+    except DAMAGE as error:
+        where = f"pack {first.pack.hex()}, frame at {first.offset}"
+        survey.bad_frames[first.pack, first.offset] = f"{where}: {error}"
+        return
+    for chunk, place in places:
+        data = memoryview(plain)[place.start : place.start + place.size]
+        if survey.objects.chunk_id(hashlib.sha256(data).digest()) != chunk:
+            survey.bad_chunks[chunk] = (
+                f"chunk {chunk.hex()} is altered in pack {place.pack.hex()}, frame at {place.offset}"
+            )
+
+
+def _confirm_rows(survey: Survey, pack: Pack, result: PackPass) -> int:
+    """Compare the rows of a pack's chunks with its footer; how many rows it confirms."""
+    own: dict[bytes, Place] = {}
+    for chunk, place in sorted(pack.places()):
+        own.setdefault(chunk, place)
+    confirmed = 0
+    with survey.lake.index.database.read() as txn:
+        for chunk, place in own.items():
+            try:
+                value = txn.get("chunk", chunk)
+                row = None if value is None else decode_place(value)
+            except DtafsError:
+                result.rows_wrong[pack.id] = result.rows_wrong.get(pack.id, 0) + 1
+                confirmed += 1
+                continue
+            if row is None:
+                result.rows_absent[pack.id] = result.rows_absent.get(pack.id, 0) + 1
+            elif row == place:
+                confirmed += 1
+            elif row.pack >= pack.id:  # the same chunk in another pack: the smaller name counts
+                result.rows_wrong[pack.id] = result.rows_wrong.get(pack.id, 0) + 1
+    return confirmed
+
+
+def check_named_packs(survey: Survey) -> None:
+    """I1: every pack that an entry names is there, whole."""
+    for pack, version in survey.named.items():
+        problem = survey.bad_packs.get(pack)
+        if problem:
+            survey.add(1, f"{problem}; {version.name} brought it", [_brought(version)])
+
+
+def _brought(version: LoggedVersion) -> Affected:
+    return Affected(version.dataset, (version.number,))
+
+
+def check_absent_rows(survey: Survey, result: PackPass) -> None:
+    """I2: every chunk of a pack that the log names has a row, and so has the pack."""
+    for pack, count in result.rows_absent.items():
+        version = survey.named[pack]
+        survey.add(
+            2,
+            f"the index lacks {counted(count, 'chunk')} of pack {pack.hex()}: run dtafsctl reindex",
+            [_brought(version)],
+        )
+    known = dict(survey.lake.index.packs())
+    for pack, version in survey.named.items():
+        if pack in survey.bad_packs:
+            continue
+        row, wanted = known.get(pack), _pack_row(read_footer(survey.root, pack), version)
+        if row is None:
+            survey.add(
+                2, f"the index lacks pack {pack.hex()}: run dtafsctl reindex", [_brought(version)]
+            )
+        elif row != wanted and all(map(survey.log_is_whole, survey.entries)):
+            survey.add(
+                3, f"the index row of pack {pack.hex()} differs from the pack", [_brought(version)]
+            )
+
+
+def _pack_row(pack: Pack, version: LoggedVersion) -> PackRow:
+    plain = sum(frame.plain for frame in pack.frames)
+    chunks = sum(len(frame.chunks) for frame in pack.frames)
+    return PackRow(
+        pack.kind, pack.size, plain, len(pack.frames), chunks, version.dataset, version.sequence
+    )
+
+
+def check_rows(survey: Survey, result: PackPass) -> None:
+    """I3: every row points at bytes that decode to its id."""
+    for pack, count in result.rows_wrong.items():
+        survey.add(
+            3,
+            f"the index misplaces {counted(count, 'chunk')} of pack {pack.hex()}: run dtafsctl reindex",
+            [_brought(survey.named[pack])],
+        )
+    for where, problem in survey.bad_frames.items():
+        affects = [_brought(survey.named[where[0]])] if where[0] in survey.named else []
+        survey.add(3, problem, affects)
+    for problem in survey.bad_chunks.values():
+        survey.add(3, problem)
+    database = survey.lake.index.database
+    with database.read() as txn:
+        total = txn.count("chunk")
+    wrong = sum(result.rows_wrong.values())
+    if total == result.rows_confirmed and not wrong:
+        return
+    unfounded = []
+    owner: dict[bytes, dict[bytes, set[Place]]] = {}
+    for chunk, place in survey.lake.index.places():
+        if place.pack not in survey.named or place.pack in survey.bad_packs:
+            continue  # check_references has those
+        if place.pack not in owner:
+            owner.clear()
+            owner[place.pack] = {}
+            for known, at in read_footer(survey.root, place.pack).places():
+                owner[place.pack].setdefault(known, set()).add(at)
+        if place not in owner[place.pack].get(chunk, ()):
+            unfounded.append(chunk)
+    if unfounded:
+        named = ", ".join(chunk.hex() for chunk in unfounded[:ROWS_NAMED_MAX])
+        survey.add(3, f"the index misplaces {counted(len(unfounded), 'chunk')} ({named}, …)")
+
+
+def check_references(survey: Survey, result: PackPass) -> None:
+    """I5: no row refers to a pack that is gone; packs that nothing refers to only cost room."""
+    known = dict(survey.lake.index.packs())
+    suspects = {pack for pack in survey.bad_packs if not (survey.root / pack_key(pack)).exists()}
+    suspects |= known.keys() - survey.named.keys()
+    complete = len(known) == len(survey.named) and not suspects
+    rows: dict[bytes, int] = {pack: 0 for pack in suspects & known.keys()}
+    for _chunk, place in () if complete else survey.lake.index.places():
+        if place.pack in suspects or place.pack not in survey.named:
+            rows[place.pack] = rows.get(place.pack, 0) + 1
+    for pack, count in rows.items():
+        row = known.get(pack)
+        why = survey.bad_packs.get(pack)
+        if why is None and row is not None and not survey.log_is_whole(row.dataset):
+            continue  # the entry that named it is lost, which is reported
+        why = why or f"no entry of the log names pack {pack.hex()}"
+        pointing = counted(count, "index row")
+        survey.add(5, f"{why}, yet {pointing} led into it", _brought_by(survey, row))
+    for pack in result.orphans:
+        row = known.get(pack)
+        lost_entry = row is not None and not survey.log_is_whole(row.dataset)
+        if not lost_entry and not _is_fresh(survey, pack):
+            text = f"pack {pack.hex()} is named by no log entry and by no staging"
+            survey.add(5, text, (), WARNING)
+    for name in result.strays:
+        survey.add(5, f"{name} is not a pack", (), WARNING)
+
+
+def _brought_by(survey: Survey, row: PackRow | None) -> list[Affected]:
+    if row is None:
+        return []
+    rows = survey.lake.index.versions(row.dataset)
+    return [Affected(row.dataset, tuple(r.number for r in rows if r.sequence == row.sequence))]
+
+
+def _is_fresh(survey: Survey, pack: bytes) -> bool:
+    if survey.lake.can_write:
+        return False
+    try:
+        age_s = time.time() - (survey.root / pack_key(pack)).stat().st_mtime
+    except OSError:
+        return True
+    return age_s < FRESH_S
+
+
+def check_pending(survey: Survey) -> None:
+    """I8: what deduplication of uncommitted work relies on is there."""
+    for pack, dataset in survey.pending.items():
+        if pack in survey.bad_packs and pack not in survey.named:
+            affects = [Affected(dataset)] if dataset else []
+            survey.add(8, f"{survey.bad_packs[pack]}; the staging of a dataset needs it", affects)

@@ -1,0 +1,231 @@
+"""Commit: from staging to an immutable version.
+
+Two steps. `prepare` chunks what is staged while everybody goes on working, and does most of the
+work. `finish` needs staging to hold still, which its caller sees to: it seals what is left, builds
+the tree, and logs the version. The order of `finish`, and what a crash leaves after each step:
+
+1. packs of content and metadata, durable and noted as pending       staging as it was
+2. the intent: version and root that are about to be logged          staging as it was
+3. the log entry, created if absent: **the commit point**            the version is there
+4. the index follows, in one txn                                     the version is there
+5. the packs are pending no more, staging is moved onto the version  the version is there
+
+After 3 or 4 the next open completes the rest (`complete_commit`): the intent tells that what is in
+staging is what was committed.
+
+Both block and may run in any thread.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import islice
+
+import msgspec
+
+from dtafs.core.format import pack_key
+from dtafs.core.names import check_tag
+from dtafs.core.tree import edit, seal_root
+from dtafs.core.values import Actor, Manifest, Source, Transform
+from dtafs.errors import BusyError, IntegrityError, RefusedError
+from dtafs.store.index import VersionRow
+from dtafs.store.lake import Lake
+from dtafs.store.packs import Pack, read_footer
+from dtafs.store.progress import Meter, Progress, Report
+from dtafs.store.sealing import Sealer
+from dtafs.store.staging.sealing import Build
+from dtafs.store.staging.staging import Staging
+
+ROUND_FILES = 20_000
+"""Files sealed between two flushes: bounds what is repeated after a failure, and the memory."""
+
+ATTEMPTS = 5
+"""Times that a file is read again because it changed while it was being sealed."""
+
+MESSAGE_MAX_BYTES = 64 * 1024
+
+
+def prepare(lake: Lake, dataset: str, report: Report | None = None) -> int:
+    """Seal every staged file that is not sealed yet; the number of files.
+
+    Files that go on changing are left for `finish`. Raises what kept a file from being read.
+    """
+    staging = lake.staging(dataset)
+    meter = None
+    if report is not None:
+        todo = list(staging.unsealed())
+        total = sum(size for _ino, _generation, size in todo)
+        meter = Meter(report, Progress("commit", 0, 0, len(todo), total))
+    tried: dict[int, int] = {}
+    count = 0
+    while True:
+        todo = _unsealed(staging, tried)
+        if not todo:
+            return count
+        count += seal_files(lake, dataset, staging, todo, meter)
+        for ino, _generation, _size in todo:
+            tried[ino] = tried.get(ino, 0) + 1
+
+
+def _unsealed(staging: Staging, tried: dict[int, int]) -> list[tuple[int, int, int]]:
+    fresh = (row for row in staging.unsealed() if tried.get(row[0], 0) < ATTEMPTS)
+    return list(islice(fresh, ROUND_FILES))
+
+
+def seal_files(
+    lake: Lake,
+    dataset: str,
+    staging: Staging,
+    files: list[tuple[int, int, int]],
+    meter: Meter | None = None,
+) -> int:
+    """Seal staged files, given as (ino, generation, size); how many were still unchanged after it."""
+    with Sealer(lake, dataset, meter) as sealer:
+        for ino, generation, size in files:
+            sealer.submit((ino, generation), partial(staging.open_source, ino), size)
+        results = sealer.flush()
+    done = 0
+    for (ino, generation), content, _error in results:
+        if content is not None:
+            done += staging.sealed(ino, generation, content)
+    failed = next((error for _key, _content, error in results if error is not None), None)
+    if failed is not None:
+        raise failed
+    return done
+
+
+def finish(
+    lake: Lake,
+    dataset: str,
+    *,
+    message: str,
+    actor: Actor,
+    tags: tuple[str, ...] = (),
+    allow_empty: bool = False,
+    sources: tuple[Source, ...] = (),
+    transform: Transform | None = None,
+) -> VersionRow:
+    """Make the version. Nothing may write to the dataset's staging meanwhile.
+
+    Raises RefusedError when nothing changed (unless `allow_empty`) or staging holds what cannot be
+    sealed, BusyError when files do not hold still, ConflictError when another commit came first; then
+    staging is as it was.
+    """
+    if len(message.encode(errors="replace")) > MESSAGE_MAX_BYTES:
+        raise RefusedError(f"a message has at most {MESSAGE_MAX_BYTES} bytes")
+    for tag in tags:
+        check_tag(tag)
+    row = lake.dataset(dataset)
+    parent = lake.index.version(dataset, row.newest) if row.newest else None
+    staging = lake.staging(dataset)
+    prepare(lake, dataset)
+    _refuse_problems(staging, dataset)
+    built = staging.build(lake.objects.node, edit)
+    root, root_bytes = seal_root(built.top)
+    unchanged = root == parent.root if parent else not built.top.below.entries
+    if unchanged and not allow_empty:
+        base = f"{dataset}:v{row.newest}" if row.newest else "an empty dataset"
+        raise RefusedError(f"nothing to commit: staging of {dataset!r} is the same as {base}")
+    with Sealer(lake, dataset) as sealer:
+        sealer.add_nodes({**built.nodes, root: root_bytes})
+        sealer.flush()
+    assert lake.pending is not None
+    packs = [read_footer(lake.path, pack) for pack in lake.pending.packs(dataset)]
+    first_tags = row.tags if parent is None else ()
+    manifest = Manifest(
+        dataset=dataset,
+        version=row.newest + 1,
+        root=root.hex(),
+        parent=parent.manifest_sha256.hex() if parent else None,
+        files=built.top.below.files,
+        size_bytes=built.top.below.size,
+        message=message,
+        tags=tuple(sorted({*tags, *first_tags})),
+        sources=sources,
+        transform=transform,
+        packs=tuple(pack.id.hex() for pack in sorted(packs, key=lambda p: (p.kind, p.id))),
+    )
+    lake.pending.intend(dataset, manifest.version, root)
+    lake.record(dataset, "committed", msgspec.to_builtins(manifest), actor)
+    version = lake.index.version(dataset, manifest.version)
+    assert version is not None and version.root == root
+    _settle(lake, staging, packs, version, built)
+    return version
+
+
+def commit(
+    lake: Lake,
+    dataset: str,
+    message: str,
+    actor: Actor,
+    *,
+    tags: tuple[str, ...] = (),
+    allow_empty: bool = False,
+) -> VersionRow:
+    """`prepare` and `finish`, for a caller that alone uses the lake."""
+    prepare(lake, dataset)
+    return finish(lake, dataset, message=message, actor=actor, tags=tags, allow_empty=allow_empty)
+
+
+def _refuse_problems(staging: Staging, dataset: str) -> None:
+    problems = staging.problems()
+    if problems:
+        path, kind = problems[0]
+        what = kind.name.lower().replace("_", " ")
+        raise RefusedError(
+            f"{dataset!r} cannot be committed: {path.decode(errors='replace')} is a {what}"
+            + (f", and there are {len(problems) - 1} more such" if len(problems) > 1 else "")
+        )
+    changing = next(iter(staging.unsealed()), None)
+    if changing is not None:
+        path = staging.path_of(changing[0]).decode(errors="replace")
+        raise BusyError(
+            f"{path} in staging of {dataset!r} keeps changing; commit when it is written"
+        )
+
+
+def _settle(
+    lake: Lake, staging: Staging, packs: list[Pack], version: VersionRow, built: Build
+) -> None:
+    assert lake.pending is not None
+    staging.rebase(version.number, version.root, built.directories)
+    lake.pending.settle(version.dataset)
+    lake.pending.drop(version.dataset, packs)
+
+
+def complete_commit(lake: Lake, dataset: str, number: int, root: bytes) -> None:
+    """After a crash: move staging onto a version that was made from it, or forget the intent."""
+    assert lake.pending is not None
+    version = lake.index.version(dataset, number)
+    if version is None or version.root != root:
+        lake.pending.settle(dataset)
+        return
+    staging = lake.staging(dataset)
+    packs = [read_footer(lake.path, bytes.fromhex(pack)) for pack in version.manifest.packs]
+    if staging.base.version >= number:
+        lake.pending.settle(dataset)
+        lake.pending.drop(dataset, packs)
+        return
+    built = staging.build(lake.objects.node, edit)
+    if seal_root(built.top)[0] != root:
+        raise IntegrityError(
+            f"staging of {dataset!r} does not match {version.name}, which was made from it; "
+            f"save what it holds and run dtafsctl discard {dataset}"
+        )
+    _settle(lake, staging, packs, version, built)
+
+
+def release_pending(lake: Lake) -> None:
+    """Remove the packs of staged work that was discarded: those of datasets whose staging is clean.
+
+    Called when the lake is opened, when no file handle can need them any more.
+    """
+    assert lake.pending is not None
+    for pack, dataset in lake.pending.all_packs():
+        if lake.index.dataset(dataset) is not None and not lake.staging(dataset).is_clean():
+            continue
+        named = lake.index.pack(pack) is not None
+        lake.pending.drop(dataset, [read_footer(lake.path, pack)])
+        shared = any(other == pack for other, _dataset in lake.pending.all_packs())
+        if not named and not shared:
+            lake.disk.unlink(lake.path / pack_key(pack))

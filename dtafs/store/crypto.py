@@ -1,0 +1,107 @@
+"""The gate to `cryptography`: Ed25519 keys of a lake, and the signed envelopes of its log."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import msgspec
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from dtafs.core.format import (
+    Envelope,
+    Superblock,
+    encode_envelope,
+    pre_authentication,
+    superblock_message,
+)
+from dtafs.errors import IntegrityError, RefusedError, from_os_error
+
+
+def key_id(public_key: bytes) -> str:
+    """The `keyid` of a raw public key."""
+    return hashlib.sha256(public_key).hexdigest()[:16]
+
+
+class Signer:
+    """Signs with the private key of a lake."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self.public_key = key.public_key().public_bytes_raw()
+
+    @staticmethod
+    def generate() -> tuple[Signer, bytes]:
+        """A new key, and the PEM text (PKCS #8, not encrypted) to keep it in."""
+        key = Ed25519PrivateKey.generate()
+        pem = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        return Signer(key), pem
+
+    @staticmethod
+    def load(path: Path) -> Signer:
+        """The key in a file; RefusedError when others may read it, IntegrityError when it is none."""
+        try:
+            if os.stat(path).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise RefusedError(f"the signing key {path} must be private: run chmod 600 on it")
+            pem = path.read_bytes()
+        except OSError as error:
+            raise from_os_error(error, "reading the signing key") from error
+        try:
+            key = serialization.load_pem_private_key(pem, None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            key = None
+        if not isinstance(key, Ed25519PrivateKey):
+            raise IntegrityError(f"the signing key {path} is damaged: restore it from a backup")
+        return Signer(key)
+
+    def sign(self, message: bytes) -> bytes:
+        """The 64-byte signature of `message`."""
+        return self._key.sign(message)
+
+    def seal_entry(self, payload: bytes) -> bytes:
+        """The object of a log entry with this payload."""
+        return encode_envelope(
+            payload, key_id(self.public_key), self.sign(pre_authentication(payload))
+        )
+
+    def seal_superblock(self, block: Superblock) -> Superblock:
+        """The superblock with its signature."""
+        return msgspec.structs.replace(block, signature=self.sign(superblock_message(block)).hex())
+
+
+def verify(public_key: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether the signature is that of the key's owner over the message."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def verify_envelope(public_key: bytes, envelope: Envelope, what: str) -> None:
+    """Raise IntegrityError unless one of the envelope's signatures is by `public_key`."""
+    message, ours = pre_authentication(envelope.payload), key_id(public_key)
+    signatures = [s.sig for s in envelope.signatures if s.keyid == ours]
+    if not any(verify(public_key, signature, message) for signature in signatures):
+        raise IntegrityError(
+            f"the signature of {what} does not verify: it was altered or is not of this lake"
+        )
+
+
+def verify_superblock(block: Superblock) -> None:
+    """Raise IntegrityError unless the superblock is signed by the key that it names."""
+    try:
+        public_key, signature = bytes.fromhex(block.public_key), bytes.fromhex(block.signature)
+    except ValueError:
+        raise IntegrityError("lake.json is damaged: a key or signature is not hex") from None
+    intact = signature.hex() == block.signature  # upper case would verify too
+    if not intact or not verify(public_key, signature, superblock_message(block)):
+        raise IntegrityError("the signature of lake.json does not verify: it was altered")

@@ -1,0 +1,268 @@
+"""The gate to lmdb: environments whose map grows by itself and whose values carry a checksum.
+
+Threads and txns: a read txn is begun and ended inside one `with` block on one thread, and never
+lives across an `await`; a write txn is one function run to its end on one thread (lmdb lets another
+thread commit it, and then every later writer blocks for ever). Both are asserted.
+
+A crash leaves the state of the last write that returned: commits are synced. LMDB has no checksum
+of its own, so each value ends with the CRC-32 of table, key and value; a mismatch is IntegrityError.
+A file that is shorter than its own page count would end the process with SIGBUS, so its size is
+checked before it is mapped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lmdb
+
+from dtafs.errors import (
+    BusyError,
+    DtafsError,
+    IntegrityError,
+    NotFoundError,
+    RefusedError,
+    StorageError,
+    StorageFullError,
+)
+
+T = TypeVar("T")
+
+MAP_START_BYTES = 64 * 1024 * 1024
+MAP_LIMIT_BYTES = 1 << 44
+_CRC = struct.Struct("<I")
+_META_MAGIC = 0xBEEFC0DE
+
+
+class Txn:
+    """Tables of one txn. Valid only inside the block or function that was given it."""
+
+    def __init__(self, txn: lmdb.Transaction, tables: dict[str, Any]) -> None:
+        self._txn, self._tables = txn, tables
+        self._thread = threading.get_ident()
+
+    def _table(self, table: str) -> Any:
+        if threading.get_ident() != self._thread:
+            raise AssertionError("an LMDB txn was used on another thread than its own")
+        return self._tables[table]
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """The value of a key, or None."""
+        raw = self._txn.get(key, db=self._table(table))
+        return None if raw is None else _open(table, key, bytes(raw))
+
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        """Set the value of a key."""
+        self._txn.put(key, value + _crc(table, key, value), db=self._table(table))
+
+    def delete(self, table: str, key: bytes) -> bool:
+        """Remove a key; False when it was not there."""
+        return bool(self._txn.delete(key, db=self._table(table)))
+
+    def scan(
+        self, table: str, prefix: bytes = b"", start: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values whose key begins with `prefix`, in order, from `start` on."""
+        cursor = self._txn.cursor(db=self._table(table))
+        if reverse:
+            after = _successor(prefix)
+            found = cursor.last() if after is None else cursor.set_range(after)
+            if after is not None:
+                found = cursor.prev() if found else cursor.last()
+            rows = cursor.iterprev() if found else iter(())
+        else:
+            rows = cursor.iternext() if cursor.set_range(start or prefix) else iter(())
+        for found_key, raw in rows:
+            key = bytes(found_key)
+            if not key.startswith(prefix):
+                return
+            yield key, _open(table, key, bytes(raw))
+
+    def count(self, table: str) -> int:
+        """How many keys a table holds."""
+        return int(self._txn.stat(self._table(table))["entries"])
+
+
+def _crc(table: str, key: bytes, value: bytes) -> bytes:
+    return _CRC.pack(zlib.crc32(value, zlib.crc32(key, zlib.crc32(table.encode()))))
+
+
+def _open(table: str, key: bytes, raw: bytes) -> bytes:
+    value = raw[:-4]
+    if raw[-4:] != _crc(table, key, value):
+        raise IntegrityError(f"a row of the LMDB table {table!r} is damaged (key {key.hex()})")
+    return value
+
+
+def _successor(prefix: bytes) -> bytes | None:
+    trimmed = prefix.rstrip(b"\xff")
+    return trimmed[:-1] + bytes((trimmed[-1] + 1,)) if trimmed else None
+
+
+class Database:
+    """One LMDB environment with named tables, opened once per process."""
+
+    def __init__(
+        self,
+        path: Path,
+        tables: Sequence[str],
+        *,
+        write: bool = True,
+        map_bytes: int = MAP_START_BYTES,
+    ) -> None:
+        """Open or, with `write`, create the environment in the directory `path`.
+
+        Raises IntegrityError for a damaged file, NotFoundError when there is none to read.
+        """
+        self.path, self._write = path, write
+        self._gate = threading.Condition()
+        self._readers = 0
+        self._growing = False
+        self._tables: dict[str, Any] = {}
+        file = path / "data.mdb"
+        if not write and not file.exists():
+            raise NotFoundError(f"{path} holds no LMDB file")
+        _check_length(file)
+        try:
+            self._env = lmdb.open(
+                str(path),
+                map_size=map_bytes,
+                max_dbs=len(tables),
+                max_readers=256,
+                readonly=not write,
+                create=write,
+                subdir=True,
+            )
+            self._env.set_mapsize(0) if self._env.info()["map_size"] > map_bytes else None
+            if write:
+                self._env.reader_check()
+            for table in tables:
+                self._tables[table] = self._env.open_db(table.encode(), create=write)
+        except lmdb.Error as error:
+            raise _translate(error, path) from error
+
+    def close(self) -> None:
+        """Close the environment; the object is of no use afterwards."""
+        self._env.close()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Txn]:
+        """A consistent view for the length of the block."""
+        with self._gate:
+            while self._growing:
+                self._gate.wait()
+            self._readers += 1
+        try:
+            with self._begin() as txn:
+                yield Txn(txn, self._tables)
+        except lmdb.Error as error:
+            raise _translate(error, self.path) from error
+        finally:
+            with self._gate:
+                self._readers -= 1
+                self._gate.notify_all()
+
+    def _begin(self) -> lmdb.Transaction:
+        try:
+            return self._env.begin(buffers=False)
+        except lmdb.MapResizedError:  # another process grew the map
+            self._env.set_mapsize(0)
+            return self._env.begin(buffers=False)
+
+    def write(self, function: Callable[[Txn], T]) -> T:
+        """Run `function` in one write txn and commit it durably.
+
+        The function runs again from the start when the map had to grow, so it must have no other
+        effect than through its txn.
+        """
+        if not self._write:
+            raise RefusedError(f"{self.path} is open for reading only")
+        while True:
+            try:
+                with self._env.begin(write=True) as txn:
+                    result = function(Txn(txn, self._tables))
+                return result
+            except lmdb.MapFullError:
+                self._grow()
+            except lmdb.MapResizedError:
+                self._exclusively(lambda: self._env.set_mapsize(0))
+            except lmdb.Error as error:
+                raise _translate(error, self.path) from error
+
+    def _grow(self) -> None:
+        size = self._env.info()["map_size"] * 2
+        if size > MAP_LIMIT_BYTES:
+            raise StorageFullError(f"the LMDB map of {self.path} has reached its limit")
+        self._exclusively(lambda: self._env.set_mapsize(size))
+
+    def _exclusively(self, change: Callable[[], None]) -> None:
+        """Run `change` while no txn is open in this process, as the map demands."""
+        with self._gate:
+            while self._growing:
+                self._gate.wait()
+            self._growing = True
+            try:
+                while self._readers:
+                    self._gate.wait()
+                change()
+            finally:
+                self._growing = False
+                self._gate.notify_all()
+
+    @property
+    def bytes_used(self) -> int:
+        """Size of the file that is in use, in bytes."""
+        return int((self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"])
+
+
+def _check_length(file: Path) -> None:
+    """Raise IntegrityError when the file is shorter than its newest meta page says."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as handle:
+            head = handle.read(8192)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"cannot read {file}: {error.strerror}") from error
+    if size == 0:
+        return
+    newest: tuple[int, int] | None = None
+    for start in (0, 4096):
+        page = head[start : start + 4096]
+        if len(page) < 168 or struct.unpack_from("<I", page, 16)[0] != _META_MAGIC:
+            raise IntegrityError(f"{file} is not an LMDB file any more")
+        last_page, txnid = struct.unpack_from("<QQ", page, 16 + 120)
+        if newest is None or txnid > newest[0]:
+            newest = (txnid, last_page)
+    if newest is not None and size < (newest[1] + 1) * 4096:
+        raise IntegrityError(f"{file} is cut short")
+
+
+def _translate(error: lmdb.Error, path: Path) -> DtafsError:
+    text = str(error)
+    if isinstance(error, lmdb.DiskError) or "No space left" in text:
+        return StorageFullError(f"no room for {path}: free some space and try again")
+    if isinstance(error, lmdb.ReadersFullError):
+        return BusyError(f"too many processes read {path} at once")
+    if isinstance(error, (lmdb.LockError, lmdb.ReadonlyError)) or "Permission denied" in text:
+        return RefusedError(f"no permission to use {path}: {text}")
+    if isinstance(
+        error,
+        (
+            lmdb.CorruptedError,
+            lmdb.InvalidError,
+            lmdb.PageNotFoundError,
+            lmdb.PanicError,
+            lmdb.VersionMismatchError,
+            lmdb.NotFoundError,
+        ),
+    ):
+        return IntegrityError(f"{path} is damaged ({text})")
+    return StorageError(f"{path}: {text}")

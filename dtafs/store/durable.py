@@ -1,0 +1,257 @@
+"""Durable file operations: the one door to the disk below a lake.
+
+No other module creates, renames, links, syncs, truncates or unlinks a lake file, so that a test can
+put a simulated disk here which crashes at each operation. What the functions promise:
+
+- `put_new` and `TempFile.publish` return only when the bytes *and* the name are on the disk: data
+  written, file synced, linked under its name, directory synced. The name never shows partial bytes.
+- A name that exists is never replaced, except by `replace`.
+- `unlink` and `make_directory` are durable when they return.
+
+All functions block and may be called from any thread. Errors of the system are raised as the errors
+of `dtafs.errors`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from dtafs.errors import ConflictError, IntegrityError, NotFoundError, from_os_error
+
+Buffer = bytes | bytearray | memoryview
+
+
+@contextlib.contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn an OSError inside the block into one of dtafs's own errors."""
+    try:
+        yield
+    except OSError as error:
+        raise from_os_error(error, doing) from error
+
+
+class TempFile:
+    """A file without its final name yet. Used by one thread at a time."""
+
+    def __init__(self, disk: Disk, path: Path) -> None:
+        self._disk, self.path = disk, path
+        self._fd = disk.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o444)
+        self.size = 0
+
+    def write(self, data: Buffer) -> None:
+        """Append `data`."""
+        self._disk.write(self._fd, data, self.size)
+        self.size += len(data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes that were written before."""
+        with translated("reading a temporary file"):
+            return os.pread(self._fd, size, offset)
+
+    def publish(self, target: Path) -> bool:
+        """Make the file durable under its name; False when that name exists already.
+
+        Whatever happens, the temporary name is gone afterwards.
+        """
+        try:
+            self._disk.sync(self._fd)
+            created = self._disk.link(self.path, target)
+            self._disk.sync_directory(target.parent)
+        finally:
+            self.discard()
+        return created
+
+    def discard(self) -> None:
+        """Drop the temporary name; the bytes go with it unless they were published."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._disk.remove(self.path)
+
+
+class Disk:
+    """The real disk. `root` is the lake's directory; temporary files live in its `tmp/`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._names = itertools.count()
+
+    # Primitives: a simulated disk overrides these and nothing else.
+
+    def open_file(self, path: Path, flags: int, mode: int = 0o644) -> int:
+        """A descriptor; the name is durable only after `sync_directory`."""
+        with translated("opening"):
+            return os.open(path, flags | os.O_CLOEXEC, mode)
+
+    def write(self, fd: int, data: Buffer, offset: int) -> None:
+        """Write all of `data`; not durable before `sync`."""
+        view = memoryview(data)
+        with translated("writing"):
+            while view:
+                done = os.pwrite(fd, view, offset)
+                offset += done
+                view = view[done:]
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Set the size of a file; not durable before `sync`."""
+        with translated("truncating"):
+            os.ftruncate(fd, size)
+
+    def sync(self, fd: int) -> None:
+        """Wait until the file's data and size are on the disk."""
+        with translated("syncing"):
+            os.fsync(fd)
+
+    def sync_directory(self, path: Path) -> None:
+        """Wait until the names in a directory are on the disk."""
+        fd = self.open_file(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self.sync(fd)
+        finally:
+            os.close(fd)
+
+    def link(self, source: Path, target: Path) -> bool:
+        """Give a file a second name unless that is taken; False when it is."""
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise from_os_error(error, "naming") from error
+        return True
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Move a name over another; not durable before `sync_directory`."""
+        with translated("renaming"):
+            os.rename(source, target)
+
+    def remove(self, path: Path) -> bool:
+        """Take a name away, not yet durably; False when there was none."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise from_os_error(error, "removing") from error
+        return True
+
+    def mkdir(self, path: Path, mode: int = 0o755) -> bool:
+        """Make a directory, not yet durably; False when it exists."""
+        try:
+            os.mkdir(path, mode)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise from_os_error(error, "making the directory") from error
+        return True
+
+    # What the store uses.
+
+    def make_directory(self, path: Path, mode: int = 0o755) -> None:
+        """Make a directory and its missing parents, durably."""
+        if path.is_dir():
+            return
+        if path != self.root:
+            self.make_directory(path.parent, mode)
+        if self.mkdir(path, mode):
+            self.sync_directory(path.parent)
+
+    def temp(self) -> TempFile:
+        """A new temporary file."""
+        return TempFile(self, self.root / "tmp" / f"{os.getpid()}-{next(self._names)}")
+
+    def put_new(self, path: Path, data: Buffer) -> None:
+        """Create `path` with `data`, durably; ConflictError when it exists."""
+        temp = self.temp()
+        try:
+            temp.write(data)
+        except BaseException:
+            temp.discard()
+            raise
+        if not temp.publish(path):
+            raise ConflictError(f"{path.name} exists already")
+
+    def replace(self, path: Path, data: Buffer, mode: int = 0o644) -> None:
+        """Set the content of a small file in one step, durably."""
+        temp = self.root / "tmp" / f"{os.getpid()}-{next(self._names)}"
+        fd = self.open_file(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            self.write(fd, data, 0)
+            self.sync(fd)
+        except BaseException:
+            self.remove(temp)
+            raise
+        finally:
+            os.close(fd)
+        self.rename(temp, path)
+        self.sync_directory(path.parent)
+
+    def unlink(self, path: Path) -> bool:
+        """Take a name away, durably; False when there was none."""
+        if not self.remove(path):
+            return False
+        self.sync_directory(path.parent)
+        return True
+
+    def clear_directory(self, path: Path) -> None:
+        """Remove the files in a directory; used for what no crash may leave behind to matter."""
+        with translated("clearing"):
+            names = os.listdir(path) if path.is_dir() else []
+        for name in names:
+            self.remove(path / name)
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a directory with everything in it; only for what can be rebuilt."""
+        if not path.is_dir():
+            return
+        for child in list(path.iterdir()):
+            if child.is_dir() and not child.is_symlink():
+                self.remove_tree(child)
+            else:
+                self.remove(child)
+        with translated("removing the directory"):
+            os.rmdir(path)
+        self.sync_directory(path.parent)
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """All bytes of a small file; IntegrityError when it is larger than `limit` bytes."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            data = file.read(limit + 1)
+            while data and len(data) <= limit and (more := file.read(limit + 1 - len(data))):
+                data += more
+    except OSError as error:
+        raise from_os_error(error, "reading") from error
+    if len(data) > limit:
+        raise IntegrityError(f"{path.name} is larger than the {limit} bytes that it can have")
+    return data
+
+
+def read_at(fd: int, size: int, offset: int) -> bytes:
+    """`size` bytes from `offset`; IntegrityError when the file ends before them."""
+    parts: list[bytes] = []
+    missing = size
+    with translated("reading"):
+        while missing and (part := os.pread(fd, missing, offset)):
+            parts.append(part)
+            offset += len(part)
+            missing -= len(part)
+    if missing:
+        raise IntegrityError("a file of the lake ends before the bytes that should be there")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def open_for_reading(path: Path) -> int:
+    """A read-only descriptor; NotFoundError when there is no such file."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise NotFoundError(f"{path.name} is missing from {path.parent}") from None
+        raise from_os_error(error, "opening") from error

@@ -1,0 +1,304 @@
+"""The index: LMDB tables over the objects. A view: deleting it and replaying the log gives it back.
+
+| table | key | value (MessagePack unless said otherwise) |
+|---|---|---|
+| `meta` | `serial` | the last version serial given, 4 bytes big-endian |
+| | `time` | time of the newest entry applied, 8 bytes big-endian, ns |
+| `dataset` | name | `DatasetRow`: what the log says of it, and the last entry applied |
+| `version` | name, NUL, number (4 bytes BE) | `VersionRow`: manifest, hash, time, current tags |
+| `serial` | serial (4 bytes BE) | name, NUL, number (4 bytes BE) |
+| `tag` | name, NUL, tag, NUL, number (4 bytes BE) | empty: the version carries the tag |
+| `pack` | pack id | `PackRow`: kind, size, counts, the entry that brought it |
+| `chunk` | chunk or node id | `Place` as 53 bytes: pack id, then six little-endian numbers |
+
+A chunk that two packs hold keeps the place with the smaller pack id, so that the rows do not depend
+on the order in which the packs were met. One entry is applied in one synced txn together with its
+sequence number, so that a crash leaves the index at some prefix of each dataset's log.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from dtafs.core.format import LogEntry, decode_manifest, manifest_hash
+from dtafs.core.values import Actor, Manifest
+from dtafs.errors import IntegrityError
+from dtafs.store.database import Database, Txn
+from dtafs.store.packs import Pack, Place
+
+TABLES = ("meta", "dataset", "version", "serial", "tag", "pack", "chunk")
+_PLACE = struct.Struct("<32sIIIBII")
+_NUMBER = struct.Struct(">I")
+_TIME = struct.Struct(">Q")
+
+
+class DatasetRow(Struct, frozen=True, array_like=True):
+    """A dataset as the log has it up to entry `sequence`, whose object has the hash `head`."""
+
+    name: str
+    created_ns: int
+    tags: tuple[str, ...]
+    """Given at creation; the first version carries them."""
+    newest: int
+    """Number of the newest version, 0 where there is none."""
+    sequence: int
+    head: bytes
+
+
+class VersionRow(Struct, frozen=True, array_like=True):
+    """A sealed version. `serial` numbers all versions of the lake in the order of their commits."""
+
+    dataset: str
+    number: int
+    serial: int
+    manifest: Manifest
+    manifest_sha256: bytes
+    time_ns: int
+    sequence: int
+    actor: Actor
+    tags: tuple[str, ...]
+    """Tags now; those at the commit are in the manifest."""
+
+    @property
+    def root(self) -> bytes:
+        """Id of the root node."""
+        return bytes.fromhex(self.manifest.root)
+
+    @property
+    def name(self) -> str:
+        """`DATASET:vN`."""
+        return f"{self.dataset}:v{self.number}"
+
+
+class PackRow(Struct, frozen=True, array_like=True):
+    """A pack that an entry names; sizes in bytes."""
+
+    kind: int
+    size: int
+    plain: int
+    frames: int
+    chunks: int
+    dataset: str
+    sequence: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_dataset = msgspec.msgpack.Decoder(DatasetRow).decode
+_decode_version = msgspec.msgpack.Decoder(VersionRow).decode
+_decode_pack = msgspec.msgpack.Decoder(PackRow).decode
+
+
+def encode_place(place: Place) -> bytes:
+    """A place as the chunk tables hold it."""
+    return _PLACE.pack(*place)
+
+
+def decode_place(data: bytes) -> Place:
+    """The inverse of `encode_place`; IntegrityError for another length."""
+    if len(data) != _PLACE.size:
+        raise IntegrityError("a row of the chunk table is damaged")
+    return Place(*_PLACE.unpack(data))
+
+
+def _version_key(dataset: str, number: int) -> bytes:
+    return dataset.encode() + b"\0" + _NUMBER.pack(number)
+
+
+class Index:
+    """Typed access to the tables. Reads may run inline: an LMDB get takes about 2 us."""
+
+    def __init__(self, path: Path, *, write: bool) -> None:
+        self.database = Database(path, TABLES, write=write)
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.database.close()
+
+    # Reading
+
+    def dataset(self, name: str) -> DatasetRow | None:
+        """A dataset, or None."""
+        with self.database.read() as txn:
+            return _get_dataset(txn, name)
+
+    def datasets(self) -> list[DatasetRow]:
+        """All datasets, sorted by name."""
+        with self.database.read() as txn:
+            return [_decode_dataset(value) for _key, value in txn.scan("dataset")]
+
+    def version(self, dataset: str, number: int) -> VersionRow | None:
+        """A version, or None."""
+        with self.database.read() as txn:
+            value = txn.get("version", _version_key(dataset, number))
+        return None if value is None else _decode_version(value)
+
+    def versions(self, dataset: str) -> list[VersionRow]:
+        """All versions of a dataset, oldest first."""
+        with self.database.read() as txn:
+            rows = txn.scan("version", dataset.encode() + b"\0")
+            return [_decode_version(value) for _key, value in rows]
+
+    def version_by_serial(self, serial: int) -> VersionRow | None:
+        """The version with a serial, or None."""
+        with self.database.read() as txn:
+            key = txn.get("serial", _NUMBER.pack(serial)) if 0 < serial < 2**32 else None
+            value = txn.get("version", key) if key is not None else None
+        return None if value is None else _decode_version(value)
+
+    def tagged(self, dataset: str, tag: str) -> list[int]:
+        """Numbers of the versions that carry a tag, oldest first."""
+        prefix = dataset.encode() + b"\0" + tag.encode() + b"\0"
+        with self.database.read() as txn:
+            return [_NUMBER.unpack(key[-4:])[0] for key, _value in txn.scan("tag", prefix)]
+
+    def tags(self, dataset: str) -> dict[str, int]:
+        """Every tag in use with the newest version that carries it."""
+        prefix = dataset.encode() + b"\0"
+        with self.database.read() as txn:
+            return {
+                key[len(prefix) : -5].decode(): _NUMBER.unpack(key[-4:])[0]
+                for key, _value in txn.scan("tag", prefix)
+            }
+
+    def place(self, chunk: bytes) -> Place | None:
+        """Where a chunk or node lies, or None."""
+        with self.database.read() as txn:
+            value = txn.get("chunk", chunk)
+        return None if value is None else decode_place(value)
+
+    def places(self) -> Iterator[tuple[bytes, Place]]:
+        """Every chunk with its place, sorted by id; the txn lasts as long as the iteration."""
+        with self.database.read() as txn:
+            for key, value in txn.scan("chunk"):
+                yield key, decode_place(value)
+
+    def pack(self, pack: bytes) -> PackRow | None:
+        """A pack that the log names, or None."""
+        with self.database.read() as txn:
+            value = txn.get("pack", pack)
+        return None if value is None else _decode_pack(value)
+
+    def packs(self) -> list[tuple[bytes, PackRow]]:
+        """All packs that the log names."""
+        with self.database.read() as txn:
+            return [(key, _decode_pack(value)) for key, value in txn.scan("pack")]
+
+    def newest_time_ns(self) -> int:
+        """Time of the newest entry applied, 0 in an empty lake."""
+        with self.database.read() as txn:
+            value = txn.get("meta", b"time")
+        return 0 if value is None else int(_TIME.unpack(value)[0])
+
+    # Applying the log
+
+    def apply(self, entry: LogEntry, object_hash: bytes, packs: list[Pack]) -> None:
+        """Apply one log entry; `packs` are those that a `committed` entry names.
+
+        Raises IntegrityError when the entry does not follow the last one applied.
+        """
+        self.database.write(lambda txn: _apply(txn, entry, object_hash, packs))
+
+
+def _get_dataset(txn: Txn, name: str) -> DatasetRow | None:
+    value = txn.get("dataset", name.encode())
+    return None if value is None else _decode_dataset(value)
+
+
+def _apply(txn: Txn, entry: LogEntry, object_hash: bytes, packs: list[Pack]) -> None:
+    row = _get_dataset(txn, entry.dataset)
+    where = f"entry {entry.sequence} of {entry.dataset!r}"
+    sequence, head = (row.sequence, row.head.hex()) if row else (0, None)
+    if entry.sequence != sequence + 1 or entry.previous != head:
+        raise IntegrityError(f"{where} does not follow the entry before it: the log was altered")
+    if (entry.kind == "created") != (row is None):
+        raise IntegrityError(f"{where} cannot be of the kind {entry.kind!r}")
+    if row is None:
+        row = DatasetRow(entry.dataset, entry.time_ns, _tags(entry.body, where), 0, 0, b"")
+    elif entry.kind == "committed":
+        row = _apply_commit(txn, row, entry, packs, where)
+    elif entry.kind in ("tagged", "untagged"):
+        _apply_tags(txn, entry, where)
+    row = msgspec.structs.replace(row, sequence=entry.sequence, head=object_hash)
+    txn.put("dataset", entry.dataset.encode(), _encode(row))
+    newest = txn.get("meta", b"time")
+    if newest is None or _TIME.unpack(newest)[0] < entry.time_ns:
+        txn.put("meta", b"time", _TIME.pack(entry.time_ns))
+
+
+def _tags(body: dict[str, Any], where: str) -> tuple[str, ...]:
+    try:
+        return msgspec.convert(body.get("tags", []), tuple[str, ...])
+    except msgspec.ValidationError:
+        raise IntegrityError(f"{where} holds malformed tags") from None
+
+
+def _apply_commit(
+    txn: Txn, row: DatasetRow, entry: LogEntry, packs: list[Pack], where: str
+) -> DatasetRow:
+    manifest = decode_manifest(entry.body)
+    if manifest.dataset != row.name or manifest.version != row.newest + 1:
+        raise IntegrityError(f"{where} holds the manifest of another version")
+    last = txn.get("meta", b"serial")
+    serial = (0 if last is None else _NUMBER.unpack(last)[0]) + 1
+    version = VersionRow(
+        row.name,
+        manifest.version,
+        serial,
+        manifest,
+        manifest_hash(manifest),
+        entry.time_ns,
+        entry.sequence,
+        entry.actor,
+        tuple(sorted(manifest.tags)),
+    )
+    key = _version_key(row.name, version.number)
+    txn.put("meta", b"serial", _NUMBER.pack(serial))
+    txn.put("serial", _NUMBER.pack(serial), key)
+    txn.put("version", key, _encode(version))
+    for tag in version.tags:
+        txn.put("tag", _tag_key(row.name, tag, version.number), b"")
+    for pack in packs:
+        _apply_pack(txn, pack, entry)
+    return msgspec.structs.replace(row, newest=version.number)
+
+
+def _tag_key(dataset: str, tag: str, number: int) -> bytes:
+    return b"%b\0%b\0%b" % (dataset.encode(), tag.encode(), _NUMBER.pack(number))
+
+
+def _apply_pack(txn: Txn, pack: Pack, entry: LogEntry) -> None:
+    if txn.get("pack", pack.id) is not None:
+        return
+    places = sorted(pack.places())
+    plain = sum(frame.plain for frame in pack.frames)
+    row = PackRow(
+        pack.kind, pack.size, plain, len(pack.frames), len(places), entry.dataset, entry.sequence
+    )
+    txn.put("pack", pack.id, _encode(row))
+    for chunk, place in places:
+        known = txn.get("chunk", chunk)
+        if known is None or known[:32] > place.pack:
+            txn.put("chunk", chunk, encode_place(place))
+
+
+def _apply_tags(txn: Txn, entry: LogEntry, where: str) -> None:
+    number, tags = entry.body.get("version"), _tags(entry.body, where)
+    value = None
+    if isinstance(number, int) and 0 < number < 2**32:
+        value = txn.get("version", _version_key(entry.dataset, number))
+    if value is None:
+        raise IntegrityError(f"{where} tags a version that does not exist")
+    version = _decode_version(value)
+    adding = entry.kind == "tagged"
+    current = set(version.tags) | set(tags) if adding else set(version.tags) - set(tags)
+    for tag in tags:
+        key = _tag_key(entry.dataset, tag, version.number)
+        txn.put("tag", key, b"") if adding else txn.delete("tag", key)
+    changed = msgspec.structs.replace(version, tags=tuple(sorted(current)))
+    txn.put("version", _version_key(entry.dataset, version.number), _encode(changed))

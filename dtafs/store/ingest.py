@@ -1,0 +1,276 @@
+"""Staging files and directory trees of this host without a mount.
+
+Regular files are sealed where they lie: read once, chunked, hashed and written to packs, never
+copied into staging. Attributes go to staging when the bytes are durable.
+
+What lands where is as with `cp -a`: PATH arrives under its own last name in the directory `into` of
+the dataset; `PATH/.` puts the contents of PATH there, and PATH's own mode, owner and times on that
+directory. Symlinks are kept as such. Names of one file within one call stay hard
+links. With `delete`, names that a staged directory has and its source has not are removed.
+
+A file that changes while it is read is read again, `READS_MAX` times in all. What cannot be staged
+(such a file, one that may not be read, a socket, a device, a directory that is the lake itself) is
+left out and named at the end in one error; everything else is staged by then.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import count, islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dtafs.core.values import Content, Entry, Kind
+from dtafs.errors import (
+    BusyError,
+    ConflictError,
+    DtafsError,
+    RefusedError,
+    UsageError,
+    from_os_error,
+)
+from dtafs.store.progress import Meter, Progress, Report
+from dtafs.store.sources import (
+    Path,
+    Source,
+    SteadyFile,
+    identity,
+    measure,
+    quoted,
+    split_path,
+    targets_of,
+    user_xattrs,
+)
+
+if TYPE_CHECKING:
+    from dtafs.store.lake import Lake
+    from dtafs.store.staging.staging import Staging
+
+T = TypeVar("T")
+OnStaging = Callable[[Callable[[], T]], T]
+
+READS_MAX = 3
+BATCH_FILES = 4_096
+BATCH_BYTES = 1 << 30
+"""A batch ends in one flush: packs are synced once for so many files or bytes."""
+PLACED_AT_ONCE = 64
+"""How many names one call changes in staging, which nothing else can use meanwhile."""
+NAMED_MAX = 3
+"""How many refused names an error spells out."""
+
+class Ingest:
+    """One call of `put`. Used by one thread; what it needs of staging it asks of `on_staging`."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        dataset: str,
+        staging: Staging,
+        on_staging: OnStaging[Any],
+        report: Report | None = None,
+    ) -> None:
+        from dtafs.store.sealing import Sealer
+
+        self._staging, self._on_staging = staging, on_staging
+        self._lake_place = identity(os.stat(lake.path))
+        self._now_ns = lake.now_ns
+        self._meter = Meter(report, Progress("put"))
+        self._sealer = Sealer(lake, dataset, self._meter)
+        self._batch: dict[int, Source] = {}
+        self._batch_bytes = 0
+        self._keys = count()
+        self._delete = False
+        self._fresh: set[Path] = set()
+        self._links: dict[tuple[int, int], Path] = {}
+        self._later: list[Source] = []
+        self._directories: list[Source] = []
+        self._refused: list[tuple[type[DtafsError], str]] = []
+        self._counts = {"files": 0, "directories": 0, "others": 0, "removed": 0, "size_bytes": 0}
+
+    def run(self, paths: Sequence[bytes], into: bytes, delete: bool) -> dict[str, int]:
+        """Stage `paths`; returns counts. Raises after everything else is staged, see above."""
+        self._delete = delete
+        top = split_path(into)
+        sources = targets_of(paths, top)
+        if self._meter.wanted:
+            self._meter.total = measure([path for path, _ in sources])
+        try:
+            for path, target in sources:
+                self._walk(path, target)
+            self._flush()
+            for source in self._later:
+                self._on_staging(partial(self._link_one, source))
+            self._counts["files"] += len(self._later)
+            self._place([(directory, None) for directory in reversed(self._directories)])
+        finally:
+            self._sealer.close()
+        self._raise_refused()
+        return self._counts
+
+    def _walk(self, top: bytes, target: Path) -> None:
+        pending = deque([(top, target)])
+        while pending:
+            path, here = pending.popleft()
+            try:
+                source = Source(path, here, os.lstat(path))
+                if source.kind in (Kind.FILE, Kind.DIRECTORY):
+                    source.xattrs = user_xattrs(path)
+                names = sorted(os.listdir(path)) if source.kind == Kind.DIRECTORY else []
+            except OSError as error:
+                self._refuse(from_os_error(error, "reading"))
+                continue
+            if source.kind != Kind.DIRECTORY:
+                self._take(source)
+                continue
+            if identity(source.status) == self._lake_place:
+                self._refuse(UsageError(f"{quoted(path)} is the lake itself"))
+                continue
+            self._enter(source, set(names))
+            pending.extendleft((os.path.join(path, n), (*here, n)) for n in reversed(names))
+
+    def _enter(self, source: Source, keep: set[bytes]) -> None:
+        """Stage a directory now, its final times once everything below is there."""
+        there = self._on_staging(lambda: self._names_in(source.target))
+        if not there:
+            self._fresh.add(source.target)
+        self._place([(source, None)])
+        self._directories.append(source)
+        self._counts["directories"] += 1
+        for name in there:
+            if self._delete and name not in keep:
+                path = (*source.target, name)
+                self._on_staging(partial(self._remove, path))
+                self._counts["removed"] += 1
+
+    def _remove(self, path: Path) -> None:
+        self._staging.remove_path(path, self._now_ns())
+
+    def _take(self, source: Source) -> None:
+        """Seal a file, or stage what needs no sealing, or refuse what cannot be staged."""
+        if source.kind in (Kind.SYMLINK, Kind.FIFO):
+            self._place([(source, None)])
+            self._counts["others"] += 1
+        elif source.kind != Kind.FILE:
+            what = source.kind.name.lower().replace("_", " ")
+            text = f"{quoted(source.path)} is a {what}, which cannot be sealed"
+            self._refuse(RefusedError(text))
+        elif source.status.st_nlink > 1 and identity(source.status) in self._links:
+            self._later.append(source)
+        else:
+            if source.status.st_nlink > 1:
+                self._links[identity(source.status)] = source.target
+            self._submit(source)
+            self._batch_bytes += source.status.st_size
+            if len(self._batch) >= BATCH_FILES or self._batch_bytes >= BATCH_BYTES:
+                self._flush()
+
+    def _submit(self, source: Source) -> None:
+        key = next(self._keys)
+        self._batch[key] = source
+        opener = partial(SteadyFile, source)
+        self._sealer.submit(key, opener, source.status.st_size)
+
+    def _flush(self) -> None:
+        """Make the batch durable and put it in staging; what changed meanwhile is read again."""
+        while self._batch:
+            batch, self._batch, self._batch_bytes = self._batch, {}, 0
+            ready: list[tuple[Source, Content | None]] = []
+            for sealed in self._sealer.flush():
+                source = batch[sealed.key]
+                if sealed.error is not None:
+                    self._refuse(_as_ours(sealed.error))
+                elif source.steady:
+                    ready.append((source, sealed.content))
+                elif source.reads < READS_MAX:
+                    self._submit(source)
+                else:
+                    text = f"{quoted(source.path)} changed each of the {READS_MAX} times it was read"
+                    self._refuse(BusyError(text))
+            self._place(ready)
+            self._counts["files"] += len(ready)
+            self._counts["size_bytes"] += sum(c.size for _, c in ready if c is not None)
+
+    def _place(self, group: Iterable[tuple[Source, Content | None]]) -> None:
+        """Put names into staging, a few at a time."""
+        rest = iter(group)
+        while some := list(islice(rest, PLACED_AT_ONCE)):
+            some.reverse()
+
+            def call(some: list[tuple[Source, Content | None]] = some) -> None:
+                while some:
+                    self._place_one(*some[-1])
+                    some.pop()
+
+            self._on_staging(call)
+
+    def _place_one(self, source: Source, content: Content | None) -> None:
+        """On staging's thread; made again whole when a node was not in memory."""
+        staging, status, now_ns = self._staging, source.status, self._now_ns()
+        if source.kind != Kind.DIRECTORY and source.target[:-1] not in self._fresh:
+            there = staging.resolve(source.target)
+            if there is not None and there.kind == Kind.DIRECTORY and not self._delete:
+                self._refuse(ConflictError(f"{quoted(source.path)} would replace a directory"))
+                return
+        link_target = os.readlink(source.path) if source.kind == Kind.SYMLINK else b""
+        entry = Entry(
+            b"",
+            source.kind,
+            stat.S_IMODE(status.st_mode),
+            status.st_uid,
+            status.st_gid,
+            status.st_mtime_ns,
+            0,
+            ref=link_target,
+            xattrs=source.xattrs,
+        )
+        staging.place(source.target, entry, now_ns, content)
+
+    def _link_one(self, source: Source) -> None:
+        """On staging's thread: another name for a file that was staged in this call."""
+        staging, now_ns = self._staging, self._now_ns()
+        first = staging.resolve(self._links[identity(source.status)])
+        parent = staging.resolve(source.target[:-1])
+        if first is None or parent is None:
+            self._refuse(BusyError(f"{quoted(source.path)} has no other name that could be staged"))
+            return
+        there = staging.resolve(source.target)
+        if there is not None and there.ino == first.ino:
+            return
+        if there is not None:
+            staging.remove_path(source.target, now_ns)
+        staging.link(first.ino, parent.ino, source.target[-1], now_ns)
+
+    def _names_in(self, path: Path) -> list[bytes]:
+        """On staging's thread: the names in a directory, none where there is no directory."""
+        staging = self._staging
+        there = staging.resolve(path)
+        if there is None or there.kind != Kind.DIRECTORY:
+            return []
+        handle = staging.open_directory(there.ino)
+        try:
+            return [name for name, _, _ in staging.list(handle)]
+        finally:
+            staging.close_directory(handle)
+
+    def _raise_refused(self) -> None:
+        if not self._refused:
+            return
+        texts = [text for _, text in self._refused]
+        named = "; ".join(texts[:NAMED_MAX])
+        more = len(texts) - NAMED_MAX
+        rest = f"; and {more} more" if more > 0 else ""
+        raise self._refused[0][0](f"{named}{rest} (everything else is staged)")
+
+    def _refuse(self, error: DtafsError) -> None:
+        self._refused.append((type(error), str(error)))
+
+
+def _as_ours(error: BaseException) -> DtafsError:
+    if isinstance(error, DtafsError):
+        return error
+    if isinstance(error, OSError):
+        return from_os_error(error, "reading")
+    raise error

@@ -1,0 +1,441 @@
+"""A lake in a directory: making one, opening it, and what everything else is reached through.
+
+Opening for writing takes the lock, removes what a crash left in `tmp/`, replays into the index what
+the log has and the index has not, and completes a commit whose entry was written but whose staging
+was not moved on. Opening for reading takes no lock and sees the newest state that the index has.
+Thread-safe but for staging, whose metadata belongs to one thread at a time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dtafs.core.chunking import ChunkParameters
+from dtafs.core.format import (
+    FORMAT_VERSION,
+    LogEntry,
+    Superblock,
+    decode_superblock,
+    encode_superblock,
+)
+from dtafs.core.names import (
+    LATEST,
+    VersionSpec,
+    check_dataset_name,
+    check_tag,
+    format_time,
+    parse_spec,
+    suggest,
+    version_name,
+)
+from dtafs.core.values import Actor
+from dtafs.errors import (
+    ConflictError,
+    DtafsError,
+    IntegrityError,
+    NotFoundError,
+    RefusedError,
+    StorageFullError,
+    UsageError,
+    from_os_error,
+)
+from dtafs.store.config import Config, load_config
+from dtafs.store.crypto import Signer, verify_superblock
+from dtafs.store.durable import Disk, read_file
+from dtafs.store.index import DatasetRow, Index, VersionRow
+from dtafs.store.lock import WriterLock
+from dtafs.store.log import Appended, Log
+from dtafs.store.objects import Objects
+from dtafs.store.packs import PackFiles, Place, read_footer
+from dtafs.store.pending import Pending
+
+if TYPE_CHECKING:
+    from dtafs.store.staging.area import StagingArea
+    from dtafs.store.staging.staging import Staging
+
+SUPERBLOCK_LIMIT_BYTES = 64 * 1024
+FOLDERS = ("packs", "log", "keys", "index", "staging", "cache", "tmp", "run")
+
+
+class Lake:
+    """An open lake. Use `Lake.create` or `Lake.open`; close it, or use it as a context manager."""
+
+    def __init__(
+        self, path: Path, disk: Disk, superblock: Superblock, lock: WriterLock | None
+    ) -> None:
+        self.path, self.disk, self.superblock, self.lock = path, disk, superblock, lock
+        self.config: Config = load_config(path / "config.toml")
+        self.can_write = lock is not None
+        signer = Signer.load(path / "keys" / "signing.pem") if lock is not None else None
+        if signer is not None and signer.public_key.hex() != superblock.public_key:
+            raise IntegrityError(
+                "the signing key in keys/ is not the one of this lake: restore the right one"
+            )
+        self.log = Log(disk, superblock, signer)
+        self.index = Index(path / "index", write=self.can_write)
+        self.pending = Pending(path / "staging" / "pending") if self.can_write else None
+        self.files = PackFiles(path)
+        self.objects = Objects(self.files, self._locate, self.config.cache)
+        self.append_lock = threading.RLock()
+        """Held while an entry is added: who holds it sees a log that stands still."""
+        self._behind = False
+        self._area: StagingArea | None = None
+
+    @staticmethod
+    def create(
+        path: Path, *, parameters: ChunkParameters | None = None, disk: Disk | None = None
+    ) -> Lake:
+        """Make a lake in a directory that is absent or empty, and open it for writing.
+
+        A directory in which making one was interrupted is taken up again.
+        """
+        path = path.absolute()
+        disk = disk or Disk(path)
+        _check_place_for_new(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise from_os_error(error, "making the lake") from error
+        for folder in FOLDERS:
+            disk.make_directory(path / folder, 0o700 if folder in ("keys", "run") else 0o755)
+        lock = WriterLock(path / "run" / "lock")
+        try:
+            _check_place_for_new(path)
+            disk.clear_directory(path / "tmp")
+            signer, pem = Signer.generate()
+            disk.replace(path / "keys" / "signing.pem", pem, 0o600)
+            block = Superblock(
+                format=FORMAT_VERSION,
+                lake=secrets.token_hex(16),
+                created=format_time(time.time_ns()),
+                public_key=signer.public_key.hex(),
+                chunking=parameters or ChunkParameters(),
+            )
+            disk.put_new(path / "lake.json", encode_superblock(signer.seal_superblock(block)))
+        finally:
+            lock.release()
+        return Lake.open(path, disk=disk)
+
+    @staticmethod
+    def open(
+        path: Path, *, write: bool = True, wait_s: float = 0.0, disk: Disk | None = None
+    ) -> Lake:
+        """Open a lake; with `write`, as its only writer (BusyError names who is that now)."""
+        path = path.absolute()
+        superblock = read_superblock(path)
+        disk = disk or Disk(path)
+        if not write:
+            return Lake(path, disk, superblock, None)
+        for folder in FOLDERS:
+            disk.make_directory(path / folder)
+        lock = WriterLock(path / "run" / "lock", wait_s)
+        try:
+            disk.clear_directory(path / "tmp")
+            lake = Lake(path, disk, superblock, lock)
+        except BaseException:
+            lock.release()
+            raise
+        try:
+            lake.replay()
+            lake._complete_commits()
+        except BaseException:
+            lake.close()
+            raise
+        return lake
+
+    def close(self) -> None:
+        """Flush staging, close every file, release the lock. May be called twice."""
+        if self._area is not None:
+            self._area.close()
+            self._area = None
+        self.files.close()
+        self.index.close()
+        if self.pending is not None:
+            self.pending.close()
+        if self.lock is not None:
+            self.lock.release()
+            self.lock = None
+
+    def __enter__(self) -> Lake:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def _locate(self, chunk: bytes) -> Place | None:
+        place = self.index.place(chunk)
+        if place is None and self.pending is not None:
+            place = self.pending.place(chunk)
+        return place
+
+    def now_ns(self) -> int:
+        """The host's clock, but later than every entry: times never run backwards in a lake."""
+        return max(time.time_ns(), self.index.newest_time_ns() + 1)
+
+    # The log and its view
+
+    def replay(self, into: Index | None = None) -> int:
+        """Apply to the index, or to another one, what the log has and it has not; how many entries."""
+        index = self.index if into is None else into
+        with self.append_lock:
+            streams = []
+            for name in self.log.datasets():
+                row = index.dataset(name)
+                first = row.sequence + 1 if row else 1
+                if self.log.exists(name, first):
+                    streams.append(self._keyed(name, first))
+            count = 0
+            for _key, appended in heapq.merge(*streams, key=lambda pair: pair[0]):
+                self._apply(appended, index)
+                count += 1
+            self._behind = self._behind and into is not None
+            return count
+
+    def _keyed(self, dataset: str, first: int) -> Iterator[tuple[tuple[int, str, int], Appended]]:
+        for appended in self.log.read_from(dataset, first):
+            yield (appended.entry.time_ns, dataset, appended.entry.sequence), appended
+
+    def _apply(self, appended: Appended, index: Index) -> None:
+        packs = []
+        if appended.entry.kind == "committed":
+            packs = [read_footer(self.path, bytes.fromhex(p)) for p in _pack_names(appended.entry)]
+        index.apply(appended.entry, appended.object_hash, packs)
+
+    def record(self, dataset: str, kind: str, body: dict[str, Any], actor: Actor) -> Appended:
+        """Append an entry to a dataset's log and apply it to the index.
+
+        When only the index could not follow, StorageFullError says that the fact itself is safe; the
+        next call, or the next open, brings the index up to date.
+        """
+        self._writable()
+        with self.append_lock:
+            if self._behind:
+                self.replay()
+            row = self.index.dataset(dataset)
+            if (row is None) != (kind == "created"):
+                raise ConflictError(
+                    f"dataset {dataset!r} {'does not exist' if row is None else 'exists already'}"
+                )
+            sequence, head = (row.sequence + 1, row.head) if row else (1, None)
+            appended = self.log.append(dataset, sequence, head, self.now_ns(), actor, kind, body)
+            self._behind = True
+            try:
+                self._apply(appended, self.index)
+            except DtafsError as error:
+                raise StorageFullError(
+                    f"{kind} is recorded in the log of {dataset!r} and safe, but the index could not "
+                    f"follow ({error}); it will when there is room"
+                ) from error
+            self._behind = False
+            return appended
+
+    def _writable(self) -> None:
+        if not self.can_write:
+            raise RefusedError("the lake is open for reading only")
+
+    # Datasets, versions, tags
+
+    def datasets(self) -> list[DatasetRow]:
+        """All datasets, sorted by name."""
+        return self.index.datasets()
+
+    def dataset(self, name: str) -> DatasetRow:
+        """A dataset; NotFoundError names the nearest that exists."""
+        row = self.index.dataset(name)
+        if row is None:
+            near = suggest(name, (d.name for d in self.index.datasets()))
+            raise NotFoundError(f"there is no dataset {name!r}{near}")
+        return row
+
+    def versions(self, dataset: str) -> list[VersionRow]:
+        """All versions of a dataset, oldest first."""
+        self.dataset(dataset)
+        return self.index.versions(dataset)
+
+    def create_dataset(self, name: str, actor: Actor, tags: tuple[str, ...] = ()) -> DatasetRow:
+        """Make a dataset; its first version will carry the tags. ConflictError when it exists."""
+        check_dataset_name(name)
+        body = {"tags": sorted({check_tag(tag) for tag in tags})}
+        self.record(name, "created", body, actor)
+        return self.dataset(name)
+
+    def set_tags(
+        self,
+        dataset: str,
+        version: int,
+        actor: Actor,
+        add: tuple[str, ...] = (),
+        remove: tuple[str, ...] = (),
+    ) -> VersionRow:
+        """Add and remove tags of a version; what is so already is left alone."""
+        with self.append_lock:
+            row = self.resolve(VersionSpec(dataset, version=version))
+            new = sorted({check_tag(tag) for tag in add} - set(row.tags))
+            absent = sorted(set(remove) - set(row.tags))
+            if absent:
+                near = suggest(absent[0], row.tags)
+                raise NotFoundError(f"{row.name} does not carry the tag {absent[0]!r}{near}")
+            if new:
+                self.record(dataset, "tagged", {"tags": new, "version": version}, actor)
+            if remove:
+                gone = sorted(set(remove))
+                self.record(dataset, "untagged", {"tags": gone, "version": version}, actor)
+            return self.resolve(VersionSpec(dataset, version=version))
+
+    def resolve(self, spec: VersionSpec | str) -> VersionRow:
+        """The version that a spec names, the newest where it names only the dataset.
+
+        NotFoundError says what does exist.
+        """
+        if isinstance(spec, str):
+            spec = parse_spec(spec)
+        dataset = self.dataset(spec.dataset)
+        if spec.at_ns is not None:
+            return self._version_at(dataset, spec.at_ns)
+        number = spec.version
+        if spec.tag is not None and spec.tag != LATEST:
+            carriers = self.index.tagged(dataset.name, spec.tag)
+            if not carriers:
+                near = suggest(spec.tag, self.index.tags(dataset.name))
+                raise NotFoundError(
+                    f"no version of {dataset.name!r} carries the tag {spec.tag!r}{near}"
+                )
+            number = carriers[-1]
+        elif number is None:
+            number = dataset.newest
+        row = self.index.version(dataset.name, number) if number else None
+        if row is None:
+            if not dataset.newest:
+                raise NotFoundError(f"{dataset.name!r} has no version yet: commit one first")
+            raise NotFoundError(
+                f"{dataset.name!r} has no version {version_name(number)}; "
+                f"the newest is {version_name(dataset.newest)}"
+            )
+        return row
+
+    def _version_at(self, dataset: DatasetRow, at_ns: int) -> VersionRow:
+        low, high, found = 1, dataset.newest, None
+        while low <= high:
+            middle = (low + high) // 2
+            row = self.index.version(dataset.name, middle)
+            if row is None:
+                raise IntegrityError(
+                    f"version {middle} of {dataset.name!r} is missing from the index; run dtafsctl reindex"
+                )
+            if row.time_ns <= at_ns:
+                low, found = middle + 1, row
+            else:
+                high = middle - 1
+        if found is None:
+            raise NotFoundError(f"{dataset.name!r} had no version at {format_time(at_ns)}")
+        return found
+
+    # Staging
+
+    @property
+    def area(self) -> StagingArea:
+        """The staging of all datasets, opened at its first use."""
+        self._writable()
+        with self.append_lock:
+            if self._area is None:
+                from dtafs.store.staging.area import StagingArea
+
+                self._area = StagingArea(self.path / "staging", self.disk, self.objects)
+            return self._area
+
+    def staging(self, dataset: str, owner: tuple[int, int] | None = None) -> Staging:
+        """The staging of a dataset; NotFoundError when there is no such dataset.
+
+        `owner` (uid, gid; by default this process's) gets the root of a dataset that has no version.
+        """
+        from dtafs.store.staging.area import Creator
+        from dtafs.store.staging.staging import Base
+
+        row = self.dataset(dataset)
+        base = Base(0, b"")
+        if row.newest:
+            base = Base(row.newest, self.resolve(VersionSpec(dataset)).root)
+        uid, gid = owner if owner is not None else (os.getuid(), os.getgid())
+        return self.area.dataset(dataset, base, Creator(uid, gid, row.created_ns))
+
+    def _complete_commits(self) -> None:
+        """Finish what a crash left between a commit's entry and its end, and what was discarded."""
+        assert self.pending is not None
+        intents = self.pending.intents()
+        if intents or self.pending.all_packs():
+            from dtafs.store.commit import complete_commit, release_pending
+
+            for dataset, number, root in intents:
+                complete_commit(self, dataset, number, root)
+            release_pending(self)
+
+
+def _pack_names(entry: LogEntry) -> list[str]:
+    try:
+        names = msgspec.convert(entry.body.get("packs", []), list[str])
+        return [name for name in names if bytes.fromhex(name)]
+    except (msgspec.ValidationError, ValueError):
+        raise IntegrityError(
+            f"entry {entry.sequence} of {entry.dataset!r} names malformed packs"
+        ) from None
+
+
+def read_superblock(path: Path) -> Superblock:
+    """The verified superblock of the lake in a directory; the error says why there is none."""
+    if not path.is_dir():
+        what = "is not a directory" if path.exists() else "does not exist"
+        raise NotFoundError(f"{path} {what}; make a lake there with: dtafsctl --lake {path} init")
+    try:
+        os.listdir(path)
+        data = read_file(path / "lake.json", SUPERBLOCK_LIMIT_BYTES)
+    except PermissionError as error:
+        raise from_os_error(error, "opening the lake") from error
+    except NotFoundError:
+        if _begun(path):
+            raise NotFoundError(
+                f"making the lake {path} was interrupted; finish it with: dtafsctl --lake {path} init"
+            ) from None
+        raise NotFoundError(f"{path} is not a lake: it has no lake.json") from None
+    block = decode_superblock(data)
+    verify_superblock(block)
+    return block
+
+
+def _begun(path: Path) -> bool:
+    names = set(os.listdir(path))
+    return (
+        bool(names)
+        and "keys" in names | {"packs"}
+        and names <= {*FOLDERS, "config.toml"}
+        and not any((path / "log").glob("*/*"))
+    )
+
+
+def _check_place_for_new(path: Path) -> None:
+    if not os.path.lexists(path):
+        return
+    if not path.is_dir():
+        raise UsageError(f"{path} is not a directory")
+    if (path / "lake.json").exists():
+        raise ConflictError(f"{path} is a lake already")
+    try:
+        names = os.listdir(path)
+    except OSError as error:
+        raise from_os_error(error, "making the lake") from error
+    if names and not _begun(path):
+        raise ConflictError(f"{path} is not empty; a lake needs a directory of its own")
+
+
+def free_bytes(path: Path) -> int:
+    """Room on the disk below the lake."""
+    return shutil.disk_usage(path).free

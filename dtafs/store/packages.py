@@ -1,0 +1,205 @@
+"""Reading an export back: a zip, a tar or a directory, as names with types and bytes.
+
+What is read here comes from strangers. Nothing is unpacked, nothing is read that was not asked for,
+and what is malformed raises IntegrityError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from msgspec import Struct
+
+from dtafs.core.values import Kind
+from dtafs.errors import IntegrityError, NotFoundError, UsageError, from_os_error
+from dtafs.store.sinks import TYPES
+
+BLOCK_BYTES = 1 << 20
+KIND_OF = {type_bits: kind for kind, type_bits in TYPES.items()}
+
+
+class Found(Struct, frozen=True):
+    """One name in a package. `mode` is None where the container cannot be trusted to keep it."""
+
+    name: bytes
+    kind: Kind
+    mode: int | None
+    size_bytes: int
+    target: bytes = b""
+
+
+class Package(Protocol):
+    """An export that lies somewhere."""
+
+    def names(self) -> Iterator[Found]:
+        """Every name, in the order of the package; a name may come twice in a forged one."""
+
+    def blocks(self, found: Found) -> Iterator[bytes]:
+        """The bytes of a file."""
+
+    def close(self) -> None:
+        """Close what is open."""
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Package]:
+    """The package at a path, whatever its form; UsageError when it is none of them."""
+    package: Package
+    try:
+        if path.is_dir():
+            package = DirectoryPackage(path)
+        elif zipfile.is_zipfile(path):
+            package = ZipPackage(path)
+        else:
+            package = _tar(path)
+    except FileNotFoundError:
+        raise NotFoundError(f"{path} does not exist") from None
+    except zipfile.BadZipFile as error:
+        raise IntegrityError(f"{path} is a damaged zip: {error}") from None
+    except OSError as error:
+        raise from_os_error(error, "opening the package") from error
+    try:
+        yield package
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
+        raise IntegrityError(f"{path} is damaged: {error}") from None
+    except NotImplementedError as error:
+        raise IntegrityError(f"{path} is not a zip that dtafs writes: {error}") from None
+    except OSError as error:
+        raise from_os_error(error, "reading the package") from error
+    finally:
+        package.close()
+
+
+def _tar(path: Path) -> Package:
+    with open(path, "rb") as file:
+        if file.read(4) == b"PK\3\4":
+            raise IntegrityError(f"{path} is a zip that is cut short: its directory is missing")
+    try:
+        return TarPackage(path)
+    except tarfile.TarError:
+        raise UsageError(f"{path} is neither a zip, a tar nor a directory") from None
+
+
+class ZipPackage:
+    """A zip file."""
+
+    def __init__(self, path: Path) -> None:
+        self._zip = zipfile.ZipFile(path)
+        self._infos: dict[bytes, zipfile.ZipInfo] = {}
+
+    def names(self) -> Iterator[Found]:
+        """Every name; symlinks' targets are read on the way."""
+        for info in self._zip.infolist():
+            encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
+            name = info.orig_filename.encode(encoding)
+            mode = info.external_attr >> 16
+            kind = KIND_OF.get(stat.S_IFMT(mode))
+            if kind is None:
+                raise IntegrityError(f"{os.fsdecode(name)!r} is of a kind that no export holds")
+            self._infos[name.rstrip(b"/")] = info
+            target = b""
+            if kind == Kind.SYMLINK:
+                if info.file_size > os.pathconf("/", "PC_PATH_MAX"):
+                    raise IntegrityError(f"the link {os.fsdecode(name)!r} is impossibly long")
+                target = self._zip.read(info)
+            yield Found(name.rstrip(b"/"), kind, stat.S_IMODE(mode), info.file_size, target)
+
+    def blocks(self, found: Found) -> Iterator[bytes]:
+        """The bytes of a member, its CRC-32 checked at the end."""
+        with self._zip.open(self._infos[found.name]) as stream:
+            while block := stream.read(BLOCK_BYTES):
+                yield block
+
+    def close(self) -> None:
+        self._zip.close()
+
+
+class TarPackage:
+    """A tar file, plain or compressed."""
+
+    def __init__(self, path: Path) -> None:
+        self._tar = tarfile.open(path)  # noqa: SIM115
+        self._infos: dict[bytes, tarfile.TarInfo] = {}
+
+    def names(self) -> Iterator[Found]:
+        """Every name; another name of an earlier file counts as a file."""
+        for info in self._tar:
+            name = os.fsencode(info.name)
+            if info.isreg() or info.islnk():
+                kind = Kind.FILE
+            elif info.isdir():
+                kind = Kind.DIRECTORY
+            elif info.issym():
+                kind = Kind.SYMLINK
+            elif info.isfifo():
+                kind = Kind.FIFO
+            else:
+                raise IntegrityError(f"{os.fsdecode(name)!r} is of a kind that no export holds")
+            self._infos[name] = info
+            target = os.fsencode(info.linkname) if kind == Kind.SYMLINK else b""
+            source = self._source(info)
+            yield Found(name, kind, info.mode & 0o7777, source.size, target)
+
+    def _source(self, info: tarfile.TarInfo) -> tarfile.TarInfo:
+        if not info.islnk():
+            return info
+        source = self._infos.get(os.fsencode(info.linkname))
+        if source is None or source.islnk():
+            raise IntegrityError(f"{info.name!r} is a link to what does not come before it")
+        return source
+
+    def blocks(self, found: Found) -> Iterator[bytes]:
+        """The bytes of a member."""
+        stream = self._tar.extractfile(self._source(self._infos[found.name]))
+        if stream is None:
+            raise IntegrityError(f"{os.fsdecode(found.name)!r} has no bytes")
+        with stream:
+            while block := stream.read(BLOCK_BYTES):
+                yield block
+
+    def close(self) -> None:
+        self._tar.close()
+
+
+class DirectoryPackage:
+    """An export as a directory, or one that was unpacked."""
+
+    def __init__(self, top: Path) -> None:
+        self._top = os.fsencode(top)
+
+    def names(self) -> Iterator[Found]:
+        """Every name. Modes are left out: whoever unpacked it had a umask."""
+        pending = [b""]
+        while pending:
+            folder = pending.pop()
+            for name in sorted(os.listdir(os.path.join(self._top, folder)), reverse=True):
+                path = os.path.join(folder, name)
+                whole = os.path.join(self._top, path)
+                status = os.lstat(whole)
+                kind = KIND_OF.get(stat.S_IFMT(status.st_mode))
+                if kind is None:
+                    raise IntegrityError(f"{os.fsdecode(path)!r} is of a kind that no export holds")
+                if kind == Kind.DIRECTORY:
+                    pending.append(path)
+                target = os.readlink(whole) if kind == Kind.SYMLINK else b""
+                yield Found(path, kind, None, status.st_size, target)
+
+    def blocks(self, found: Found) -> Iterator[bytes]:
+        """The bytes of a file; a symlink is not followed."""
+        path = os.path.join(self._top, found.name)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        stream: BinaryIO
+        with open(fd, "rb", buffering=0) as stream:  # type: ignore[assignment]
+            while block := stream.read(BLOCK_BYTES):
+                yield block
+
+    def close(self) -> None:
+        """Nothing is held open."""

@@ -1,0 +1,248 @@
+"""Packs: writing them in one pass, reading frames and footers back.
+
+A pack is published under the SHA-256 of its bytes only when it is whole and durable. A crash before
+that leaves a file in `tmp/`, which the next exclusive open removes. Readers check all that they use:
+the frame's decoded size here, the identity of a chunk in `dtafs.store.objects`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import NamedTuple
+
+import zstandard
+
+from dtafs.core.format import (
+    PACK_HEADER,
+    PACK_TRAILER,
+    Chunk,
+    Codec,
+    Frame,
+    PackKind,
+    decode_footer,
+    decode_pack_header,
+    decode_trailer,
+    encode_pack_end,
+    encode_pack_header,
+    pack_key,
+)
+from dtafs.errors import DtafsError, IntegrityError
+from dtafs.store.durable import Disk, TempFile, open_for_reading, read_at
+
+ZSTD_PARAMETERS = zstandard.ZstdCompressionParameters.from_level(1)
+"""Level 1 stores as little of tables as levels 2 to 5 do, and 5 % more of JSON than level 3. Made
+without a source size: what zstandard chooses for inputs of 256 KiB stores 1 to 2 % more."""
+
+RAW_SAVING = 0.05
+"""A frame that compression does not make smaller by this share is stored raw, to be read faster."""
+
+OPEN_PACKS_MAX = 128
+
+_local = threading.local()
+
+
+class Place(NamedTuple):
+    """Where a chunk lies: its frame in a pack, and `size` bytes from `start` of the decoded frame."""
+
+    pack: bytes
+    offset: int
+    stored: int
+    plain: int
+    codec: int
+    start: int
+    size: int
+
+
+class Pack(NamedTuple):
+    """A pack as its footer describes it; `size` in bytes."""
+
+    id: bytes
+    kind: PackKind
+    size: int
+    frames: tuple[Frame, ...]
+
+    def places(self) -> list[tuple[bytes, Place]]:
+        """Every chunk of the pack with its place."""
+        found = []
+        offset = PACK_HEADER.size
+        for frame in self.frames:
+            start = 0
+            for chunk in frame.chunks:
+                place = Place(
+                    self.id, offset, frame.stored, frame.plain, frame.codec, start, chunk.size
+                )
+                found.append((chunk.id, place))
+                start += chunk.size
+            offset += frame.stored
+        return found
+
+
+def encode_frame(plain: bytes) -> tuple[Codec, bytes]:
+    """Compress a frame unless that saves too little; may be called from any thread."""
+    compressor = getattr(_local, "compressor", None)
+    if compressor is None:
+        compressor = _local.compressor = zstandard.ZstdCompressor(
+            compression_params=ZSTD_PARAMETERS
+        )
+    packed: bytes = compressor.compress(plain)
+    if len(packed) > len(plain) * (1 - RAW_SAVING):
+        return Codec.RAW, plain
+    return Codec.ZSTD, packed
+
+
+def decode_frame(stored: bytes, plain: int, codec: int) -> bytes:
+    """The plain bytes of a frame; IntegrityError unless there are exactly `plain` of them."""
+    if codec == Codec.RAW:
+        data = stored
+    else:
+        decompressor = getattr(_local, "decompressor", None)
+        if decompressor is None:
+            decompressor = _local.decompressor = zstandard.ZstdDecompressor()
+        try:
+            # The size in the frame decides what is allocated, so it is checked first.
+            if zstandard.frame_content_size(stored) != plain:
+                raise IntegrityError("a frame says another size than the footer of its pack")
+            data = decompressor.decompress(stored)
+        except zstandard.ZstdError as error:
+            raise IntegrityError(f"a frame does not decompress: {error}") from None
+    if len(data) != plain:
+        raise IntegrityError("a frame decodes to another size than its pack says")
+    return data
+
+
+class PackWriter:
+    """Writes one pack. Used by one thread at a time."""
+
+    def __init__(self, disk: Disk, kind: PackKind) -> None:
+        self._disk, self.kind = disk, kind
+        self._temp: TempFile = disk.temp()
+        self._hash = hashlib.sha256()
+        self.frames: list[Frame] = []
+        self._write(encode_pack_header(kind))
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._temp.size
+
+    def _write(self, data: bytes) -> None:
+        self._temp.write(data)
+        self._hash.update(data)
+
+    def add_frame(self, stored: bytes, plain: int, codec: Codec, chunks: tuple[Chunk, ...]) -> None:
+        """Append a frame that `encode_frame` made of these chunks."""
+        assert sum(chunk.size for chunk in chunks) == plain
+        self._write(stored)
+        self.frames.append(Frame(len(stored), plain, codec, chunks))
+
+    def finish(self) -> Pack:
+        """Make the pack durable and give its id. A pack that exists already is the same pack."""
+        try:
+            self._write(encode_pack_end(self.frames))
+            pack = self._hash.digest()
+            target = self._disk.root / pack_key(pack)
+            self._disk.make_directory(target.parent)
+            size = self._temp.size
+        except BaseException:
+            self._temp.discard()
+            raise
+        self._temp.publish(target)
+        return Pack(pack, self.kind, size, tuple(self.frames))
+
+    def discard(self) -> None:
+        """Forget the pack."""
+        self._temp.discard()
+
+
+class PackFiles:
+    """Open packs, kept for reading. Thread-safe."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._lock = threading.Lock()
+        self._open: OrderedDict[bytes, _OpenPack] = OrderedDict()
+
+    def read_frame(self, place: Place) -> bytes:
+        """The decoded frame that holds a chunk; errors name the pack."""
+        pack = self._borrow(place.pack)
+        try:
+            stored = read_at(pack.fd, place.stored, place.offset)
+            return decode_frame(stored, place.plain, place.codec)
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"pack {place.pack.hex()}, frame at {place.offset}: {error}"
+            ) from None
+        finally:
+            pack.give_back()
+
+    def _borrow(self, pack: bytes) -> _OpenPack:
+        with self._lock:
+            found = self._open.get(pack)
+            if found is None:
+                try:
+                    found = _OpenPack(open_for_reading(self._root / pack_key(pack)))
+                except DtafsError as error:
+                    raise IntegrityError(f"pack {pack.hex()} cannot be read: {error}") from None
+                self._open[pack] = found
+                if len(self._open) > OPEN_PACKS_MAX:
+                    self._open.popitem(last=False)[1].give_back()
+            else:
+                self._open.move_to_end(pack)
+            found.users += 1
+            return found
+
+    def close(self) -> None:
+        """Close all descriptors that nobody is reading from."""
+        with self._lock:
+            for pack in self._open.values():
+                pack.give_back()
+            self._open.clear()
+
+
+class _OpenPack:
+    """A descriptor with a count of users; the table itself is one."""
+
+    _lock = threading.Lock()
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.users = 1
+
+    def give_back(self) -> None:
+        with self._lock:
+            self.users -= 1
+            if self.users == 0:
+                os.close(self.fd)
+
+
+def read_footer(root: Path, pack: bytes) -> Pack:
+    """What a pack holds, from its footer; IntegrityError, naming the pack, when it is damaged."""
+    try:
+        fd = open_for_reading(root / pack_key(pack))
+    except DtafsError as error:
+        raise IntegrityError(f"pack {pack.hex()} cannot be read: {error}") from None
+    try:
+        size = os.fstat(fd).st_size
+        if size < PACK_HEADER.size + PACK_TRAILER.size:
+            raise IntegrityError("the pack is too short")
+        kind = decode_pack_header(read_at(fd, PACK_HEADER.size, 0))
+        trailer = read_at(fd, PACK_TRAILER.size, size - PACK_TRAILER.size)
+        footer_size, count, digest = decode_trailer(trailer, size)
+        start = size - PACK_TRAILER.size - footer_size
+        footer = read_at(fd, footer_size, start)
+        frames = decode_footer(footer, count, digest, start - PACK_HEADER.size)
+    except IntegrityError as error:
+        raise IntegrityError(f"pack {pack.hex()}: {error}") from None
+    finally:
+        os.close(fd)
+    return Pack(pack, kind, size, tuple(frames))
+
+
+def hash_pack(root: Path, pack: bytes) -> bytes:
+    """The SHA-256 of all bytes of a pack, which should be its id."""
+    with open(root / pack_key(pack), "rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").digest()

@@ -1,0 +1,103 @@
+"""Packs that are durable but that no log entry names yet: what staging has chunked so far.
+
+They are not derivable, so they have an LMDB environment of their own under `staging/pending`.
+
+| table | key | value |
+|---|---|---|
+| `pack` | pack id, name of the dataset whose staging wrote it | empty |
+| `chunk` | chunk or node id, name of the dataset | its place, as in the index |
+| `intent` | name of the dataset | MessagePack [version, root id]: a commit that is about to be logged |
+
+A pack is published first and its rows are written after, in one synced txn; a crash in between
+leaves a pack that nothing names. The rows go when an entry names the pack, after the index has
+them. An intent tells a start after a crash whether the version in the log was made from what is
+still in staging.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from dtafs.core.values import HASH_BYTES
+from dtafs.store.database import Database, Txn
+from dtafs.store.index import decode_place, encode_place
+from dtafs.store.packs import Pack, Place
+
+TABLES = ("pack", "chunk", "intent")
+
+
+class Pending:
+    """The packs of uncommitted work. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path, TABLES)
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._database.close()
+
+    def add(self, dataset: str, pack: Pack) -> None:
+        """Note a durable pack that belongs to a dataset's staging."""
+
+        def insert(txn: Txn) -> None:
+            txn.put("pack", pack.id + dataset.encode(), b"")
+            for chunk, place in sorted(pack.places()):
+                txn.put("chunk", chunk + dataset.encode(), encode_place(place))
+
+        self._database.write(insert)
+
+    def place(self, chunk: bytes, dataset: str | None = None) -> Place | None:
+        """Where a chunk of uncommitted work lies, of one dataset's or of anyone's; or None."""
+        with self._database.read() as txn:
+            if dataset is not None:
+                value = txn.get("chunk", chunk + dataset.encode())
+            else:
+                value = next((value for _key, value in txn.scan("chunk", chunk)), None)
+        return None if value is None else decode_place(value)
+
+    def packs(self, dataset: str) -> list[bytes]:
+        """The packs of a dataset's staging."""
+        return [pack for pack, owner in self.all_packs() if owner == dataset]
+
+    def all_packs(self) -> list[tuple[bytes, str]]:
+        """Every pack with the dataset whose staging wrote it."""
+        with self._database.read() as txn:
+            return [
+                (key[:HASH_BYTES], key[HASH_BYTES:].decode()) for key, _value in txn.scan("pack")
+            ]
+
+    def drop(self, dataset: str, packs: list[Pack]) -> None:
+        """Forget packs of a dataset: an entry names them now, or nobody needs them."""
+        owner = dataset.encode()
+
+        def delete(txn: Txn) -> None:
+            for pack in packs:
+                txn.delete("pack", pack.id + owner)
+                for chunk, _place in pack.places():
+                    found = txn.get("chunk", chunk + owner)
+                    if found is not None and found[:HASH_BYTES] == pack.id:
+                        txn.delete("chunk", chunk + owner)
+
+        if packs:
+            self._database.write(delete)
+
+    def intend(self, dataset: str, version: int, root: bytes) -> None:
+        """Note, durably, that a version with this root is about to be logged."""
+        value = msgspec.msgpack.encode((version, root))
+        self._database.write(lambda txn: txn.put("intent", dataset.encode(), value))
+
+    def intents(self) -> list[tuple[str, int, bytes]]:
+        """Commits that were begun: dataset, version, root."""
+        with self._database.read() as txn:
+            rows = list(txn.scan("intent"))
+        found = []
+        for key, value in rows:
+            version, root = msgspec.msgpack.decode(value, type=tuple[int, bytes])
+            found.append((key.decode(), version, root))
+        return found
+
+    def settle(self, dataset: str) -> None:
+        """Forget the intent of a dataset."""
+        self._database.write(lambda txn: txn.delete("intent", dataset.encode()))

@@ -1,0 +1,229 @@
+"""Everything that changes a lake, one method each, with arguments and results that fit in JSON.
+
+`Session` does the work in this process. `dtafs.services.client.RemoteSession` has the same methods
+and asks the daemon that has the lake mounted, so that a command need not know which of the two it
+holds. Names and paths are `str` here: bytes that are not UTF-8 travel as surrogate escapes
+(`os.fsdecode`), which the JSON of the control socket carries.
+
+Threads: a method blocks and may run in any thread. What it asks of staging's metadata it asks
+through `gate`, one short call at a time, because staging belongs to one thread: the daemon passes a
+function that runs the call on its event loop, and without a daemon the call is made directly. A
+node that is not in memory is fetched outside the gate and the call is made again.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from dtafs.core.names import check_dataset_name, check_tag, format_time
+from dtafs.core.values import Actor, Source, Transform
+from dtafs.errors import BusyError, UsageError, from_os_error
+from dtafs.store.commit import finish, prepare
+from dtafs.store.compare import describe_change, summarise
+from dtafs.store.ingest import Ingest
+from dtafs.store.index import VersionRow
+from dtafs.store.lake import Lake
+from dtafs.store.objects import ColdNode
+from dtafs.store.progress import Report
+
+T = TypeVar("T")
+Gate = Callable[[Callable[[], Any]], Any]
+
+WRITERS_POLL_S = 0.1
+
+
+def actor_here(program: str, uid: int | None = None) -> Actor:
+    """The actor for what this process does, or does for the user `uid`."""
+    uid = os.getuid() if uid is None else uid
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    return Actor(user=user, uid=uid, host=os.uname().nodename, program=program)
+
+
+def directly(call: Callable[[], T]) -> T:
+    """The gate of a process in which nothing else uses staging."""
+    return call()
+
+
+def version_facts(row: VersionRow) -> dict[str, Any]:
+    """What every command says of a version."""
+    manifest = row.manifest
+    return {
+        "dataset": row.dataset,
+        "version": row.number,
+        "id": row.name,
+        "sha256": row.manifest_sha256.hex(),
+        "time": format_time(row.time_ns),
+        "message": manifest.message,
+        "tags": list(row.tags),
+        "files": manifest.files,
+        "size_bytes": manifest.size_bytes,
+        "actor": msgspec.to_builtins(row.actor),
+    }
+
+
+class Session:
+    """Changes to one lake on behalf of one actor, made in this process.
+
+    The lake is open for writing, and stays open when the session ends: who opened it closes it.
+    """
+
+    def __init__(self, lake: Lake, actor: Actor, gate: Gate = directly) -> None:
+        self.lake = lake
+        self.actor = actor
+        self._gate = gate
+
+    def create(self, dataset: str, tags: Sequence[str] = ()) -> dict[str, Any]:
+        """Create a dataset; `tags` go to its first version."""
+        check_dataset_name(dataset)
+        for tag in tags:
+            check_tag(tag)
+        row = self.lake.create_dataset(dataset, self.actor, tuple(tags))
+        return {"dataset": row.name, "created": format_time(row.created_ns), "tags": list(row.tags)}
+
+    def put(
+        self,
+        dataset: str,
+        paths: Sequence[str],
+        into: str = "",
+        delete: bool = False,
+        progress: Report | None = None,
+    ) -> dict[str, Any]:
+        """Stage files and directory trees of this host; see `dtafs.store.ingest` for what lands where."""
+        self.lake.dataset(dataset)
+        staging = self.on_staging(lambda: self.lake.staging(dataset))
+        ingest = Ingest(self.lake, dataset, staging, self.on_staging, progress)
+        counts = ingest.run([os.fsencode(path) for path in paths], os.fsencode(into), delete)
+        return {"dataset": dataset, **counts}
+
+    def status(self, dataset: str) -> dict[str, Any]:
+        """What staging adds, changes and removes against the newest version."""
+        row = self.lake.dataset(dataset)
+        staging = self.on_staging(lambda: self.lake.staging(dataset))
+        changes = list(staging.status(self.lake.objects.node))
+        return {
+            "dataset": dataset,
+            "base": row.newest,
+            "totals": summarise(changes),
+            "changes": [describe_change(change) for change in changes],
+        }
+
+    def commit(
+        self,
+        dataset: str,
+        message: str,
+        tags: Sequence[str] = (),
+        allow_empty: bool = False,
+        wait: bool = False,
+        sources: Sequence[dict[str, Any]] = (),
+        transform: dict[str, Any] | None = None,
+        progress: Report | None = None,
+    ) -> dict[str, Any]:
+        """Seal staging as the next version; returns its facts.
+
+        `sources` and `transform` are `Source` and `Transform` as plain dicts. BusyError when a file
+        is open for writing and stays so, without end of patience when `wait` is given.
+        """
+        for tag in tags:
+            check_tag(tag)
+        made_from = tuple(_converted(source, Source) for source in sources)
+        made_by = _converted(transform, Transform) if transform is not None else None
+        row = self.seal(
+            dataset, message, tuple(tags), allow_empty, wait, made_from, made_by, progress
+        )
+        return version_facts(row)
+
+    def discard(self, dataset: str) -> dict[str, Any]:
+        """Make staging the newest version again, dropping everything that was not committed."""
+        row = self.lake.dataset(dataset)
+        self.on_staging(lambda: self.lake.staging(dataset).discard())
+        return {"dataset": dataset, "base": row.newest}
+
+    def set_tags(
+        self, dataset: str, version: int, add: Sequence[str] = (), remove: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Put tags on a version and take others off it; another version may carry the same tag."""
+        for tag in (*add, *remove):
+            check_tag(tag)
+        row = self.lake.set_tags(dataset, version, self.actor, tuple(add), tuple(remove))
+        return version_facts(row)
+
+    def record(self, dataset: str, kind: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Append an entry to the log of a dataset, such as `exported`."""
+        appended = self.lake.record(dataset, kind, body, self.actor)
+        return {"dataset": dataset, "sequence": appended.entry.sequence}
+
+    def stats(self) -> dict[str, Any]:
+        """Counts and sizes of the lake."""
+        from dtafs.store.stats import collect_stats
+
+        return collect_stats(self.lake)
+
+    def reindex(self, progress: Report | None = None) -> dict[str, Any]:
+        """Rebuild the index from the objects; what the new one differs in is in the result."""
+        from dtafs.store.reindex import reindex
+
+        return reindex(self.lake, progress)
+
+    def on_staging(self, call: Callable[[], T]) -> T:
+        """Make a call on staging's thread; the nodes it misses are read here, between attempts."""
+        while True:
+            try:
+                return cast(T, self._gate(call))
+            except ColdNode as cold:
+                self.lake.objects.node(cold.id)
+            except OSError as error:
+                raise from_os_error(error, "changing staging") from error
+
+    def seal(
+        self,
+        dataset: str,
+        message: str,
+        tags: tuple[str, ...],
+        allow_empty: bool,
+        wait: bool,
+        sources: tuple[Source, ...],
+        transform: Transform | None,
+        progress: Report | None,
+    ) -> VersionRow:
+        """Chunk what is staged, then make the version while nothing writes to staging.
+
+        The daemon overrides this: there, staging is held still by the mount.
+        """
+        prepare(self.lake, dataset, progress)
+        self._await_writers(dataset, wait)
+        return finish(
+            self.lake,
+            dataset,
+            message=message,
+            tags=tags,
+            allow_empty=allow_empty,
+            sources=sources,
+            transform=transform,
+            actor=self.actor,
+        )
+
+    def _await_writers(self, dataset: str, wait: bool) -> None:
+        while writers := self.on_staging(lambda: self.lake.staging(dataset).writers()):
+            if not wait:
+                path, opener = writers[0]
+                raise BusyError(
+                    f"{os.fsdecode(path)} is open for writing by process {opener.pid} "
+                    f"({opener.program}); close it, or commit with --wait"
+                )
+            time.sleep(WRITERS_POLL_S)
+
+
+def _converted(value: dict[str, Any], wanted: type[T]) -> T:
+    try:
+        return msgspec.convert(value, wanted)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"this does not describe a {wanted.__name__.lower()}: {error}") from None

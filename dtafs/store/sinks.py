@@ -1,0 +1,223 @@
+"""Where the members of an export go: a zip or tar stream, or a directory."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from msgspec import Struct
+
+from dtafs.core.values import Kind, Xattrs
+from dtafs.store.zipwriter import Output, ZipWriter
+
+TYPES = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.SYMLINK: stat.S_IFLNK,
+    Kind.FIFO: stat.S_IFIFO,
+}
+TAR_TYPES = {
+    Kind.FILE: tarfile.REGTYPE,
+    Kind.DIRECTORY: tarfile.DIRTYPE,
+    Kind.SYMLINK: tarfile.SYMTYPE,
+    Kind.FIFO: tarfile.FIFOTYPE,
+}
+
+
+class Member(Struct, frozen=True):
+    """One name in an export, its path relative to the package."""
+
+    name: bytes
+    kind: Kind
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    size_bytes: int
+    blocks: Callable[[], Iterable[bytes]]
+    """The bytes of a file, anew at each call."""
+    target: bytes = b""
+    xattrs: Xattrs = ()
+    same_as: bytes = b""
+    """The name of an earlier member that is another name of the same file."""
+
+
+class Sink(Protocol):
+    """Takes members in order; a directory comes before what is in it."""
+
+    def add(self, member: Member) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class ZipSink:
+    """A zip: modes, symlinks and names are kept, hard links become copies, owners are left out."""
+
+    def __init__(self, out: Output, compress: bool) -> None:
+        self._zip = ZipWriter(out, compress)
+
+    def add(self, member: Member) -> None:
+        blocks: Iterable[bytes] = ()
+        name = member.name
+        if member.kind == Kind.FILE:
+            blocks = member.blocks()
+        elif member.kind == Kind.SYMLINK:
+            blocks = (member.target,)
+        elif member.kind == Kind.DIRECTORY:
+            name += b"/"
+        size = member.size_bytes if member.kind in (Kind.FILE, Kind.SYMLINK) else 0
+        self._zip.add(name, TYPES[member.kind] | member.mode, member.mtime_ns, size, blocks)
+
+    def finish(self) -> None:
+        self._zip.finish()
+
+    def close(self) -> None:
+        self._zip.close()
+
+
+class TarSink:
+    """A POSIX (pax) tar: everything is kept, times to the nanosecond and users' xattrs included."""
+
+    def __init__(self, out: Output) -> None:
+        self._tar = tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT)  # type: ignore[call-overload]  # noqa: SIM115
+
+    def add(self, member: Member) -> None:
+        info = tarfile.TarInfo(os.fsdecode(member.name))
+        info.mode, info.uid, info.gid = member.mode, member.uid, member.gid
+        info.type = TAR_TYPES[member.kind]
+        seconds, rest = divmod(member.mtime_ns, 1_000_000_000)
+        info.mtime = seconds
+        if rest:
+            info.pax_headers["mtime"] = (
+                f"{seconds}.{rest:09d}" if seconds >= 0 else _negative(member.mtime_ns)
+            )
+        for name, value in member.xattrs:
+            info.pax_headers[f"SCHILY.xattr.{os.fsdecode(name)}"] = os.fsdecode(value)
+        if member.same_as:
+            info.type, info.linkname = tarfile.LNKTYPE, os.fsdecode(member.same_as)
+        elif member.kind == Kind.SYMLINK:
+            info.linkname = os.fsdecode(member.target)
+        elif member.kind == Kind.FILE:
+            info.size = member.size_bytes
+            self._tar.addfile(info, BlockReader(member.blocks()))  # type: ignore[arg-type]
+            return
+        self._tar.addfile(info)
+
+    def finish(self) -> None:
+        self._tar.close()
+
+    def close(self) -> None:
+        """Nothing is held open but the stream, which is the caller's."""
+
+
+def _negative(mtime_ns: int) -> str:
+    return f"-{-mtime_ns // 1_000_000_000}.{-mtime_ns % 1_000_000_000:09d}"
+
+
+class BlockReader:
+    """`read` over an iterator of blocks, for `tarfile`."""
+
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        self._blocks = iter(blocks)
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        parts: list[bytes] = []
+        while size > 0:
+            if not self._rest:
+                self._rest = next(self._blocks, b"")
+                if not self._rest:
+                    break
+            part, self._rest = self._rest[:size], self._rest[size:]
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+
+class DirectorySink:
+    """A directory that does not exist yet: everything is kept; owners where permitted (as root)."""
+
+    def __init__(self, top: Path) -> None:
+        self._top = os.fsencode(top)
+        self._own = os.geteuid() == 0
+        self._directories: list[Member] = []
+        os.mkdir(self._top)
+
+    def add(self, member: Member) -> None:
+        path = os.path.join(self._top, member.name)
+        if member.kind == Kind.DIRECTORY:
+            os.mkdir(path, 0o700)
+            self._directories.append(member)
+            return
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if member.same_as:
+            os.link(os.path.join(self._top, member.same_as), path)
+            return
+        if member.kind == Kind.SYMLINK:
+            os.symlink(member.target, path)
+        elif member.kind == Kind.FIFO:
+            os.mkfifo(path)
+        else:
+            _write_file(path, member.blocks())
+        self._dress(path, member)
+
+    def _dress(self, path: bytes, member: Member) -> None:
+        """Attributes last, owner before mode: changing the owner clears set-id bits."""
+        for name, value in member.xattrs:
+            os.setxattr(path, name, value, follow_symlinks=False)
+        if self._own:
+            os.chown(path, member.uid, member.gid, follow_symlinks=False)
+        if member.kind != Kind.SYMLINK:
+            os.chmod(path, member.mode)
+        os.utime(path, ns=(member.mtime_ns, member.mtime_ns), follow_symlinks=False)
+
+    def finish(self) -> None:
+        for member in reversed(self._directories):
+            self._dress(os.path.join(self._top, member.name), member)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _write_file(path: bytes, blocks: Iterable[bytes]) -> None:
+    with open(path, "xb") as file:
+        for block in blocks:
+            file.write(block)
+
+
+class Counted(io.RawIOBase):
+    """An output that hashes and counts what goes through it."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        import hashlib
+
+        super().__init__()
+        self._write = write
+        self._digest = hashlib.sha256()
+        self.size_bytes = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]
+        self._write(data)
+        self._digest.update(data)
+        self.size_bytes += len(data)
+        return len(data)
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def regular(
+    name: bytes, mtime_ns: int, blocks: Callable[[], Iterator[bytes]], size_bytes: int
+) -> Member:
+    """A document of the package itself."""
+    return Member(name, Kind.FILE, 0o644, 0, 0, mtime_ns, size_bytes, blocks)

@@ -1,0 +1,29 @@
+"""Staging: the writable tree of each dataset, an overlay of inodes over its newest version.
+
+Start reading at `staging` (what it can do), then `rows` (what it keeps), `overlay` (how the two
+trees become one), `tables` and `journal` (how it survives).
+"""
+
+from dtafs.store.staging.area import Creator, StagingArea
+from dtafs.store.staging.data import ReadPlan, StagedSource, execute_read
+from dtafs.store.staging.listing import DirectoryHandle
+from dtafs.store.staging.names import RENAME_EXCHANGE, RENAME_NOREPLACE
+from dtafs.store.staging.rows import Inode
+from dtafs.store.staging.sealing import Build
+from dtafs.store.staging.staging import Base, Opener, Staging
+
+__all__ = [
+    "RENAME_EXCHANGE",
+    "RENAME_NOREPLACE",
+    "Base",
+    "Build",
+    "Creator",
+    "DirectoryHandle",
+    "Inode",
+    "Opener",
+    "ReadPlan",
+    "StagedSource",
+    "Staging",
+    "StagingArea",
+    "execute_read",
+]

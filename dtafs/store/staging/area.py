@@ -1,0 +1,214 @@
+"""`StagingArea`: the staging of all datasets of a lake, and what they share.
+
+One LMDB environment, one journal, one directory of data files, one counter of inode numbers. It
+belongs to the one process that has the lake open for writing. Other parts of the store keep tables
+of their own in the same environment (`extra_tables`, `database`).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from dtafs.core.nodes import Fetch
+from dtafs.core.tree import open_root
+from dtafs.core.values import Kind
+from dtafs.store.database import Database
+from dtafs.store.durable import Disk
+from dtafs.store.staging.datafiles import DataFiles
+from dtafs.store.staging.overlay import Overlay, names_in
+from dtafs.store.staging.rows import (
+    TABLES,
+    DatasetRow,
+    InodeRow,
+    decode_dataset,
+    decode_inode,
+    encode,
+    number,
+    row_of_entry,
+)
+from dtafs.store.staging.staging import Base, Staging
+from dtafs.store.staging.tables import FLUSH_ROWS, Tables
+from dtafs.store.staging.tidy import remove_doomed
+
+if TYPE_CHECKING:
+    from dtafs.store.objects import Objects
+
+NUMBERS_RESERVED = 1 << 32
+"""How many inode numbers one opening of the lake may give; what it does not give is lost."""
+FIRST_MIN, FIRST_MAX = 1 << 32, 1 << 60
+ROOT_MODE = 0o755
+
+
+class Creator:
+    """Who owns the root of a new dataset's staging."""
+
+    def __init__(self, uid: int, gid: int, now_ns: int, mode: int = ROOT_MODE) -> None:
+        self.uid, self.gid, self.now_ns, self.mode = uid, gid, now_ns, mode
+
+
+class StagingArea:
+    """The staging of a lake. Used by one process at a time; close it to leave everything in LMDB."""
+
+    def __init__(
+        self,
+        directory: Path,
+        disk: Disk,
+        objects: Objects,
+        *,
+        fetch: Fetch | None = None,
+        extra_tables: tuple[str, ...] = (),
+        first_ino: Callable[[], int] = lambda: FIRST_MIN + secrets.randbelow(FIRST_MAX - FIRST_MIN),
+    ) -> None:
+        """Open the staging in `directory` (made if need be).
+
+        `fetch` gives nodes of the base to calls that must not block, and may raise; without it they
+        are read. Raises IntegrityError for a damaged journal or LMDB file.
+        """
+        disk.make_directory(directory, 0o700)
+        self.objects = objects
+        self.fetch: Fetch = fetch if fetch is not None else objects.node
+        self.data = DataFiles(disk, directory / "data")
+        self.database = Database(directory, (*TABLES, *extra_tables))
+        disk.sync_directory(directory)
+        self.tables = Tables(disk, directory, self.database)
+        self.tables.before_flush = self.data.sync_names
+        self._stagings: dict[str, Staging] = {}
+        self._session_start = self._next = self.tables.number("next_ino") or first_ino()
+        self._reserve(self._next + NUMBERS_RESERVED)
+        self._strays: list[int] | None = None
+
+    def _reserve(self, until: int) -> None:
+        self._until = until
+        self.tables.apply([("area", b"", b"next_ino", encode(until))])
+        self.tables.flush()
+
+    def next_number(self) -> int:
+        """An inode number that was never given before."""
+        if self._next == self._until:
+            self._reserve(self._until + NUMBERS_RESERVED)
+        self._next += 1
+        return self._next
+
+    def next_tree(self) -> int:
+        """A number for a tree that was never given before."""
+        tree = self.tables.number("next_tree") + 1
+        self.tables.apply([("area", b"", b"next_tree", encode(tree))])
+        return tree
+
+    def dataset(
+        self, name: str, base: Base = Base(0, b""), creator: Creator | None = None
+    ) -> Staging:
+        """The staging of a dataset, the same object each time.
+
+        `base` and `creator` count where the dataset has no staging yet: that begins as the version
+        `base`, or empty with a root that belongs to `creator`. Blocks when it has to read the base.
+        """
+        known = self._stagings.get(name)
+        if known is None:
+            row = self._find(name)
+            if row is None:
+                row = self._begin(name, base, creator or Creator(os.getuid(), os.getgid(), time.time_ns()))
+            known = self._stagings[name] = Staging(self, Overlay(name, row, self))
+        return known
+
+    def has(self, name: str) -> bool:
+        """True when the dataset has staging already."""
+        return self._find(name) is not None
+
+    def _find(self, name: str) -> DatasetRow | None:
+        data = self.tables.get("dataset", b"", name.encode())
+        return None if data is None else decode_dataset(data)
+
+    def _begin(self, name: str, base: Base, creator: Creator) -> DatasetRow:
+        tree, ino = self.next_tree(), self.next_number()
+        if base.root:
+            top = open_root(self.objects.node, base.root)
+            row = row_of_entry(ino, top, 0, names_in(self.objects.node, top.ref))
+            row = replace(row, base_epoch=1)
+        else:
+            now_ns = creator.now_ns
+            row = InodeRow(
+                ino,
+                Kind.DIRECTORY,
+                creator.mode,
+                creator.uid,
+                creator.gid,
+                0,
+                0,
+                2,
+                now_ns,
+                now_ns,
+                now_ns,
+                0,
+                base_epoch=1,
+            )
+        state = DatasetRow(tree, ino, base.version, base.root, 1)
+        self.tables.apply(
+            [
+                ("inode", tree.to_bytes(4, "big"), number(ino), encode(row)),
+                ("dataset", b"", name.encode(), encode(state)),
+            ]
+        )
+        return state
+
+    def drop(self, name: str) -> None:
+        """Remove the staging of a dataset; its `Staging` must not be used afterwards."""
+        row = self._find(name)
+        if row is None:
+            return
+        known = self._stagings.pop(name, None)
+        if known is not None:
+            known.shut()
+        doomed = row.tree.to_bytes(4, "big") + number(0)
+        self.tables.apply([("dataset", b"", name.encode(), None), ("doomed", b"", doomed, b"")])
+        self.tables.flush()
+
+    @property
+    def wants_flush(self) -> bool:
+        """True when so many rows have changed that a flush should not wait for its time."""
+        return self.tables.changed_rows >= FLUSH_ROWS
+
+    def flush(self) -> None:
+        """Write changed rows to LMDB, durably. Blocks; any thread; about once a second is right."""
+        self.tables.flush()
+
+    def sync(self) -> None:
+        """Return when every change so far survives a crash of the machine. Blocks; any thread."""
+        self.tables.sync()
+
+    def tidy(self, limit: int = 256) -> bool:
+        """Remove some of what nothing needs any more; True while there is more. Blocks for moments."""
+        if remove_doomed(self.tables, self.data, limit):
+            return True
+        for staging in list(self._stagings.values()):
+            if staging.tidy(limit):
+                return True
+        return self._remove_strays(limit)
+
+    def _remove_strays(self, limit: int) -> bool:
+        """Remove data files of earlier processes that no row speaks of."""
+        if self._strays is None:
+            self._strays = [ino for ino in self.data.numbers() if ino <= self._session_start]
+        some, self._strays = self._strays[:limit], self._strays[limit:]
+        trees = [decode_dataset(row).tree_prefix for _, row in self.tables.scan("dataset", b"")]
+        for ino in some:
+            rows = (self.tables.get("inode", tree, number(ino)) for tree in trees)
+            if not any(row is not None and decode_inode(row).local for row in rows):
+                self.data.doom(ino)
+                self.data.remove(ino)
+        return bool(some)
+
+    def close(self) -> None:
+        """Write everything to LMDB and close."""
+        for staging in self._stagings.values():
+            staging.shut()
+        self.data.close_all()
+        self.tables.close()
+        self.database.close()

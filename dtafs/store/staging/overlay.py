@@ -1,0 +1,480 @@
+"""One dataset's inodes: rows over the sealed tree below, and numbers for what has no row.
+
+What is untouched has no row. A lookup gives it a number and remembers it as a `Virtual`, as long as
+the kernel does; all names of one hard-link group of the base share one number, which is the number
+of the group. The first change *settles* it: it gets a row, under the number that it has, and so do
+the directories above it, since rows name their directory by number.
+
+Every change is an `Operation`. It reads through its own pending rows, and nothing happens before
+`commit`, so that a fetch may raise in the middle and the whole call can be made again.
+
+Dirt: `dirty` holds each name that a commit has to look at, and with it the names of all directories
+above, so that a commit walks down from the root along dirty names only. An `InodeRow` whose epoch is
+the current one has all its known names in there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from dtafs.core import tree
+from dtafs.core.nodes import Fetch
+from dtafs.core.values import Entry, Kind
+from dtafs.errors import IntegrityError
+from dtafs.store.staging.datafiles import DataFiles
+from dtafs.store.staging.rows import (
+    NAME_MAX,
+    DatasetRow,
+    Dentry,
+    InodeRow,
+    decode_dentry,
+    decode_inode,
+    decode_number,
+    encode,
+    from_number,
+    number,
+    row_of_entry,
+)
+from dtafs.store.staging.tables import Put, Tables
+
+IDLE_MAX = 20_000
+"""How many numbers are remembered that nobody has asked to remember: those of a directory listing."""
+ROWS_CACHED = 20_000
+
+
+def failure(code: int) -> OSError:
+    """An OSError with this errno."""
+    return OSError(code, os.strerror(code))
+
+
+class Lakewide(Protocol):
+    """What the stagings of one lake share."""
+
+    tables: Tables
+    data: DataFiles
+    fetch: Fetch
+
+    def next_number(self) -> int:
+        """An inode number that was never given before."""
+
+
+class Virtual:
+    """A name of the base that staging has not changed, with the number that it has for now."""
+
+    __slots__ = ("entry", "ino", "names")
+
+    def __init__(self, ino: int, entry: Entry) -> None:
+        self.ino, self.entry = ino, entry
+        self.names: list[tuple[int, bytes]] = []
+
+
+Node = InodeRow | Virtual
+
+
+class Overlay:
+    """The state that all parts of one `Staging` work on. The caller holds the dataset's lock."""
+
+    def __init__(self, name: str, row: DatasetRow, shared: Lakewide) -> None:
+        self.name, self.shared, self.tables = name, shared, shared.tables
+        self.row = row
+        self.prefix = row.tree_prefix
+        self.known: dict[int, int] = {}
+        """How often the kernel was told of an inode, and how often it is open, together."""
+        self.virtuals: dict[int, Virtual] = {}
+        self._virtual_names: dict[tuple[int, bytes], int] = {}
+        self._idle: OrderedDict[int, None] = OrderedDict()
+        self._rows: dict[int, InodeRow] = {}
+        self._dirty_directories: set[int] = set()
+        self._children: dict[int, int] = {}
+        """How many virtual inodes have their name in a directory, and so need it."""
+        self._other_fetch: Fetch | None = None
+
+    @property
+    def fetch(self) -> Fetch:
+        """Gives nodes of the base; may raise when one is not in memory."""
+        return self._other_fetch or self.shared.fetch
+
+    @contextlib.contextmanager
+    def fetching(self, fetch: Fetch) -> Iterator[None]:
+        """Use another `fetch` inside the block (one that may block)."""
+        self._other_fetch = fetch
+        try:
+            yield
+        finally:
+            self._other_fetch = None
+
+    @property
+    def epoch(self) -> int:
+        return self.row.epoch
+
+    @property
+    def root_ino(self) -> int:
+        return self.row.root_ino
+
+    # Reading.
+
+    def owner(self, ino: int) -> bytes:
+        """The owner, in the sense of `Tables`, of rows that belong to an inode."""
+        return self.prefix + number(ino)
+
+    def find_row(self, ino: int) -> InodeRow | None:
+        """The row of an inode, or None while it has none."""
+        row = self._rows.get(ino)
+        if row is None:
+            data = self.tables.get("inode", self.prefix, number(ino))
+            if data is None:
+                return None
+            row = decode_inode(data)
+            if len(self._rows) >= ROWS_CACHED:
+                self._rows.clear()
+            self._rows[ino] = row
+        return row
+
+    def peek_row(self, ino: int) -> InodeRow | None:
+        """As `find_row`, for threads that do not hold the lock: nothing in memory changes."""
+        row = self._rows.get(ino)
+        if row is not None:
+            return row
+        data = self.tables.get("inode", self.prefix, number(ino))
+        return None if data is None else decode_inode(data)
+
+    def node(self, ino: int) -> Node:
+        """The inode with a number; ESTALE for a number that means nothing any more."""
+        found = self.virtuals.get(ino) or self.find_row(ino)
+        if found is None:
+            raise failure(errno.ESTALE)
+        return found
+
+    def dentry(self, directory: int, name: bytes) -> Dentry | None:
+        data = self.tables.get("dentry", self.owner(directory), name)
+        return None if data is None else decode_dentry(data)
+
+    def names(self, ino: int) -> Iterator[tuple[int, bytes]]:
+        """The known names of an inode with a row, each with its directory."""
+        for rest, _ in self.tables.scan("link", self.owner(ino)):
+            yield from_number(rest[:8]), rest[8:]
+
+    def a_name(self, ino: int) -> tuple[int, bytes] | None:
+        """One name of an inode; None for the root and for what has lost its last name."""
+        virtual = self.virtuals.get(ino)
+        return virtual.names[0] if virtual is not None else next(self.names(ino), None)
+
+    def directory(self, ino: int) -> Node:
+        """A directory that names can be looked up in; ENOTDIR for anything else."""
+        node = self.node(ino)
+        if kind_of(node) != Kind.DIRECTORY:
+            raise failure(errno.ENOTDIR)
+        return node
+
+    def find(self, directory: int, name: bytes) -> Node | None:
+        """What a name leads to, or None."""
+        node = self.directory(directory)
+        check_name(name)
+        if isinstance(node, InodeRow):
+            if node.nlink == 0:
+                return None
+            dentry = self.dentry(directory, name)
+            if dentry is not None:
+                return self.node(dentry.ino) if dentry.ino else None
+        root = base_root_of(node)
+        if not root:
+            return None
+        known = self._virtual_names.get((directory, name))
+        if known is not None:
+            return self.virtuals[known]
+        located = tree.find(self.fetch, root, name)
+        return None if located is None else self.of_entry(directory, located.entry)
+
+    def of_entry(self, directory: int, entry: Entry) -> Node:
+        """The inode of a name of the base which has no dentry."""
+        known = self._virtual_names.get((directory, entry.name))
+        if known is not None:
+            return self.virtuals[known]
+        if entry.link:
+            row = self.find_row(entry.link)
+            if row is not None:
+                return row
+        ino = entry.link or self.shared.next_number()
+        virtual = self.virtuals.get(ino)
+        if virtual is None:
+            virtual = self.virtuals[ino] = Virtual(ino, entry)
+            if not self.known.get(ino):
+                self._idle[ino] = None
+        virtual.names.append((directory, entry.name))
+        self._virtual_names[directory, entry.name] = ino
+        self._children[directory] = self._children.get(directory, 0) + 1
+        self._shed()
+        return virtual
+
+    # What the kernel knows.
+
+    def remember(self, ino: int, count: int = 1) -> None:
+        """Somebody holds the number from now on."""
+        self.known[ino] = self.known.get(ino, 0) + count
+        self._idle.pop(ino, None)
+
+    def release(self, ino: int, count: int = 1) -> bool:
+        """The inverse of `remember`; True when nobody holds the number any more."""
+        left = self.known.get(ino, 0) - count
+        if left > 0:
+            self.known[ino] = left
+            return False
+        self.known.pop(ino, None)
+        if ino in self.virtuals:
+            self._idle[ino] = None
+            self._shed()
+        return True
+
+    def _shed(self) -> None:
+        while len(self._idle) > IDLE_MAX:
+            ino, _ = self._idle.popitem(last=False)
+            virtual = self.virtuals.get(ino)
+            if virtual is not None and not self.is_needed(ino):
+                self.drop_virtual(virtual)
+
+    def drop_virtual(self, virtual: Virtual) -> None:
+        """Stop remembering an untouched inode."""
+        del self.virtuals[virtual.ino]
+        self._idle.pop(virtual.ino, None)
+        for name in virtual.names:
+            del self._virtual_names[name]
+            directory = name[0]
+            self._children[directory] -= 1
+            if not self._children[directory]:
+                del self._children[directory]
+                if directory in self.virtuals and directory not in self.known:
+                    self._idle[directory] = None
+
+    def is_needed(self, ino: int) -> bool:
+        """True while somebody may use the number, be it as the directory of something untouched."""
+        return ino in self.known or ino in self._children
+
+    def unname_virtual(self, directory: int, name: bytes) -> None:
+        """A name of the base was taken away or leads elsewhere now."""
+        ino = self._virtual_names.get((directory, name))
+        if ino is not None:
+            self.drop_virtual(self.virtuals[ino])
+
+    def begin(self) -> Operation:
+        return Operation(self)
+
+    def replace_state(self, row: DatasetRow) -> None:
+        """Go on with another tree, epoch or base."""
+        if row.tree != self.row.tree:
+            self.virtuals.clear()
+            self._virtual_names.clear()
+            self._idle.clear()
+            self._children.clear()
+            self._rows.clear()
+        self._dirty_directories.clear()
+        self.row = row
+        self.prefix = row.tree_prefix
+
+    def applied(self, operation: Operation) -> None:
+        """Bring what is in memory up to date with an operation that has become real."""
+        for ino, row in operation.inodes.items():
+            if row is None:
+                self._rows.pop(ino, None)
+            else:
+                if len(self._rows) >= ROWS_CACHED:
+                    self._rows.clear()
+                self._rows[ino] = row
+            virtual = self.virtuals.get(ino)
+            if virtual is not None:
+                self.drop_virtual(virtual)
+        for directory, name in operation.unnamed:
+            self.unname_virtual(directory, name)
+        if len(self._dirty_directories) > ROWS_CACHED:
+            self._dirty_directories.clear()
+        self._dirty_directories |= operation.dirty_directories
+
+    def is_marked(self, directory: int) -> bool:
+        """True when the directory's own name is known to be dirty, and all above it."""
+        return directory in self._dirty_directories
+
+
+class Operation:
+    """Rows that will change together. Reads see what was put before."""
+
+    def __init__(self, overlay: Overlay) -> None:
+        self.overlay = overlay
+        self.inodes: dict[int, InodeRow | None] = {}
+        self.puts: dict[tuple[str, bytes, bytes], bytes | None] = {}
+        self.unnamed: list[tuple[int, bytes]] = []
+        self.dirty_directories: set[int] = set()
+        self._doomed: list[int] = []
+
+    def row(self, ino: int) -> InodeRow:
+        """The row of an inode, which is settled if it has none yet."""
+        if ino in self.inodes:
+            row = self.inodes[ino]
+            assert row is not None, "an inode is used after the operation that removes it"
+            return row
+        row = self.overlay.find_row(ino)
+        if row is None:
+            self._settle(ino)
+            return self.row(ino)
+        return row
+
+    def directory(self, ino: int) -> InodeRow:
+        """The row of a directory in which names can be made: ENOENT when it was removed."""
+        if kind_of(self.overlay.node(ino)) != Kind.DIRECTORY:
+            raise failure(errno.ENOTDIR)
+        row = self.row(ino)
+        if row.nlink == 0:
+            raise failure(errno.ENOENT)
+        return row
+
+    def get(self, table: str, owner: bytes, rest: bytes) -> bytes | None:
+        key = (table, owner, rest)
+        if key in self.puts:
+            return self.puts[key]
+        return self.overlay.tables.get(table, owner, rest)
+
+    def put(self, table: str, owner: bytes, rest: bytes, value: bytes | None) -> None:
+        self.puts[table, owner, rest] = value
+
+    def dentry(self, directory: int, name: bytes) -> Dentry | None:
+        data = self.get("dentry", self.overlay.owner(directory), name)
+        return None if data is None else decode_dentry(data)
+
+    def new(self, row: InodeRow) -> InodeRow:
+        """A row for an inode that had none."""
+        self.inodes[row.ino] = row
+        return row
+
+    def change(self, row: InodeRow, **fields: object) -> InodeRow:
+        """Change fields of a row; its names become dirty when they were not."""
+        epoch = self.overlay.epoch
+        if row.epoch != epoch:
+            self._mark_inode(row.ino)
+        changed = replace(row, epoch=epoch, **fields)
+        self.inodes[row.ino] = changed
+        return changed
+
+    def note(self, row: InodeRow, **fields: object) -> InodeRow:
+        """Change fields that say the same in another way, so that nothing becomes dirty."""
+        changed = replace(row, **fields)
+        self.inodes[row.ino] = changed
+        return changed
+
+    def mark(self, directory: int, name: bytes) -> None:
+        """A commit has to look at this name, and so at the names of all directories above it."""
+        epoch = self.overlay.epoch
+        value = encode(epoch)
+        while True:
+            owner = self.overlay.owner(directory)
+            if self.get("dirty", owner, name) != value:
+                self.put("dirty", owner, name, value)
+            if directory in self.dirty_directories or self.overlay.is_marked(directory):
+                return
+            self.dirty_directories.add(directory)
+            above = self._name_of(directory)
+            if above is None:
+                return
+            directory, name = above
+
+    def _name_of(self, ino: int) -> tuple[int, bytes] | None:
+        """The name of a directory, also when this very operation settles or moves it."""
+        owner = self.overlay.owner(ino)
+        for (table, by, rest), value in reversed(self.puts.items()):
+            if table == "link" and by == owner and value is not None:
+                return from_number(rest[:8]), rest[8:]
+        return self.overlay.a_name(ino)
+
+    def _mark_inode(self, ino: int) -> None:
+        for directory, name in self.overlay.names(ino):
+            self.mark(directory, name)
+
+    def _settle(self, ino: int) -> None:
+        """Give rows to an untouched inode and to those above it that lack one."""
+        overlay = self.overlay
+        pending, chain = [ino], []
+        while pending:
+            here = pending.pop()
+            if here in self.inodes or overlay.find_row(here) is not None:
+                continue
+            virtual = overlay.virtuals.get(here)
+            if virtual is None:
+                raise failure(errno.ESTALE)
+            chain.append(virtual)
+            pending.extend(directory for directory, _ in virtual.names)
+        for virtual in reversed(chain):
+            entry = virtual.entry
+            held = names_in(overlay.fetch, entry.ref) if entry.kind == Kind.DIRECTORY else 0
+            self.new(row_of_entry(virtual.ino, entry, overlay.epoch, held))
+            if entry.link:
+                self.put("group", overlay.prefix, number(virtual.ino), b"")
+            for directory, name in virtual.names:
+                dentry = encode(Dentry(virtual.ino, 0, overlay.epoch))
+                self.put("dentry", overlay.owner(directory), name, dentry)
+                self.put("link", overlay.owner(virtual.ino), number(directory) + name, b"")
+        for virtual in reversed(chain):
+            for directory, name in virtual.names:
+                self.mark(directory, name)
+
+    def commit(self) -> None:
+        """Make it real; when this raises, nothing has changed."""
+        if not self.inodes and not self.puts:
+            return
+        prefix = self.overlay.prefix
+        puts: list[Put] = [
+            ("inode", prefix, number(ino), None if row is None else encode(row))
+            for ino, row in self.inodes.items()
+        ]
+        puts += [(*key, value) for key, value in self.puts.items()]
+        self.overlay.tables.apply(puts, self._remove_data() if self._doomed else None)
+        self.overlay.applied(self)
+
+    def doom(self, ino: int) -> None:
+        """Once this operation is in LMDB, the data file of an inode goes."""
+        self._doomed.append(ino)
+
+    def _remove_data(self) -> Callable[[], None]:
+        data, doomed = self.overlay.shared.data, self._doomed
+        for ino in doomed:
+            data.doom(ino)
+
+        def remove() -> None:
+            for ino in doomed:
+                data.remove(ino)
+
+        return remove
+
+
+def kind_of(node: Node) -> int:
+    """The kind of an inode, with a row or without."""
+    return node.kind if isinstance(node, InodeRow) else node.entry.kind
+
+
+def base_root_of(node: Node) -> bytes:
+    """The root node of the sealed directory below a directory."""
+    return node.base_root if isinstance(node, InodeRow) else node.entry.ref
+
+
+def check_name(name: bytes) -> None:
+    """Raise for what cannot be a file name."""
+    if len(name) > NAME_MAX:
+        raise failure(errno.ENAMETOOLONG)
+    if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
+        raise failure(errno.EINVAL)
+
+
+def names_in(fetch: Fetch, root: bytes) -> int:
+    """How many names a sealed directory has itself."""
+    return tree.directory_node(fetch, root).positions[-1] if root else 0
+
+
+def epoch_of(value: bytes) -> int:
+    """The epoch that a row of `dirty` says."""
+    try:
+        return int(decode_number(value))
+    except Exception as error:
+        raise IntegrityError(f"a row of staging is malformed: {error}") from None

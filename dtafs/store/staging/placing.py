@@ -1,0 +1,146 @@
+"""Putting whole files into staging by path, as `put` does, and removing trees."""
+
+from __future__ import annotations
+
+import errno
+
+from dtafs.core.values import Content, Entry, Kind
+from dtafs.store.staging import names
+from dtafs.store.staging.attributes import check_xattrs
+from dtafs.store.staging.listing import DirectoryHandle, list_directory
+from dtafs.store.staging.overlay import Node, Overlay, check_name, failure, kind_of
+from dtafs.store.staging.rows import SYMLINK_MAX, WHOLE, InodeRow
+
+Path = tuple[bytes, ...]
+
+MADE_DIRECTORY_MODE = 0o755
+
+
+def place(
+    overlay: Overlay, path: Path, entry: Entry, now_ns: int, content: Content | None
+) -> InodeRow:
+    """Put something at a path; see `Staging.place`."""
+    check_xattrs(entry.xattrs)
+    if not path:
+        if entry.kind != Kind.DIRECTORY:
+            raise failure(errno.EISDIR)
+        return _set(overlay, overlay.root_ino, entry, now_ns)
+    directory = overlay.root_ino
+    for name in path[:-1]:
+        directory = _enter(overlay, directory, name, entry, now_ns)
+    name = path[-1]
+    node = overlay.find(directory, name)
+    if node is not None and Kind.DIRECTORY == kind_of(node) == entry.kind:
+        return _set(overlay, node.ino, entry, now_ns)
+    if node is not None and kind_of(node) == Kind.DIRECTORY:
+        _remove(overlay, directory, name, node, now_ns)
+    return _replace(overlay, directory, name, entry, now_ns, content)
+
+
+def _enter(overlay: Overlay, directory: int, name: bytes, entry: Entry, now_ns: int) -> int:
+    """The directory with this name, made where there is none (owned as what is being placed)."""
+    node = overlay.find(directory, name)
+    if node is not None and kind_of(node) == Kind.DIRECTORY:
+        return node.ino
+    if node is not None:
+        names.unlink(overlay, directory, name, now_ns)
+    made = names.make(
+        overlay, directory, name, Kind.DIRECTORY, MADE_DIRECTORY_MODE, entry.uid, entry.gid, now_ns
+    )
+    return made.ino
+
+
+def _set(overlay: Overlay, ino: int, entry: Entry, now_ns: int) -> InodeRow:
+    op = overlay.begin()
+    row = op.change(
+        op.row(ino),
+        mode=entry.mode,
+        uid=entry.uid,
+        gid=entry.gid,
+        mtime_ns=entry.mtime_ns,
+        ctime_ns=now_ns,
+        xattrs=tuple(sorted(entry.xattrs)),
+    )
+    op.commit()
+    return row
+
+
+def _replace(
+    overlay: Overlay,
+    directory: int,
+    name: bytes,
+    entry: Entry,
+    now_ns: int,
+    content: Content | None,
+) -> InodeRow:
+    """Give the name a new inode, in one step where it had one that is no directory."""
+    check_name(name)
+    if len(entry.ref) > SYMLINK_MAX and entry.kind == Kind.SYMLINK:
+        raise failure(errno.ENAMETOOLONG)
+    op = overlay.begin()
+    at = names.look(op, op.directory(directory), name)
+    lost = None if at.node is None else names.settle_lost(op, at)
+    ino, size = overlay.shared.next_number(), 0
+    is_file, is_directory = entry.kind == Kind.FILE, entry.kind == Kind.DIRECTORY
+    if is_file and content is not None:
+        size = content.size
+    row = InodeRow(
+        ino,
+        int(entry.kind),
+        entry.mode,
+        entry.uid,
+        entry.gid,
+        0,
+        size if not entry.kind == Kind.SYMLINK else len(entry.ref),
+        2 if is_directory else 1,
+        entry.mtime_ns,
+        entry.mtime_ns,
+        now_ns,
+        overlay.epoch,
+        local=WHOLE if is_file and not size else 0,
+        content=content if size else None,
+        limit=size,
+        target=entry.ref if entry.kind == Kind.SYMLINK else b"",
+        xattrs=tuple(sorted(entry.xattrs)),
+        base_epoch=overlay.epoch,
+    )
+    op.new(row)
+    names.put_name(op, at, ino, now_ns)
+    names.drop_link(op, at, lost, now_ns)
+    if is_directory:
+        names.count_subdirectory(op, directory, 1)
+    op.commit()
+    return row
+
+
+def remove_path(overlay: Overlay, path: Path, now_ns: int) -> bool:
+    """Remove what is at a path and all below it; see `Staging.remove_path`."""
+    directory = overlay.root_ino
+    for name in path[:-1]:
+        node = overlay.find(directory, name)
+        if node is None or kind_of(node) != Kind.DIRECTORY:
+            return False
+        directory = node.ino
+    node = overlay.find(directory, path[-1])
+    if node is None:
+        return False
+    _remove(overlay, directory, path[-1], node, now_ns)
+    return True
+
+
+def _remove(overlay: Overlay, directory: int, name: bytes, node: Node, now_ns: int) -> None:
+    """Remove a tree, leaves first; called again after a fetch that failed, it goes on."""
+    stack = [(directory, name, node)]
+    while stack:
+        above, name, node = stack[-1]
+        if kind_of(node) != Kind.DIRECTORY:
+            names.unlink(overlay, above, name, now_ns)
+            stack.pop()
+            continue
+        handle = DirectoryHandle(node.ino, overlay.directory(node.ino), overlay.epoch)
+        inside = next(list_directory(overlay, handle, 0), None)
+        if inside is None:
+            names.rmdir(overlay, above, name, now_ns)
+            stack.pop()
+        else:
+            stack.append((node.ino, inside[0], inside[2]))

@@ -1,0 +1,431 @@
+"""`Staging`: the writable tree of one dataset, for the mount, for `put` and for a commit.
+
+Errors of a file system are OSError with the errno that POSIX names; what cannot be read or written
+below raises the errors of `dtafs.errors`. Names and paths are bytes. `now_ns` is the time that a
+change gets. Numbers of inodes are never reused and below 2**61.
+
+Threads: every method may be called from any thread; a lock per dataset serialises them. Those that
+change something, and those that list or look up, do no I/O but on memory, LMDB and (truncation) one
+data file; they fetch through `StagingArea.fetch`, which may raise for a node that is not in memory,
+and then have changed nothing and can be called again. Methods that say "Blocks" read nodes and bytes
+or sync, and hold the lock only for moments. While `build` and until `rebase`, the caller lets
+nothing change staging; looking and reading may go on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import Struct
+
+from dtafs.core import tree
+from dtafs.core.difference import Change
+from dtafs.core.nodes import Fetch
+from dtafs.core.values import Content, Entry, Kind
+from dtafs.store.staging import attributes, changes, names, walk
+from dtafs.store.staging.data import FileData, ReadPlan, StagedSource
+from dtafs.store.staging.listing import DirectoryHandle, list_directory
+from dtafs.store.staging.overlay import Node, Overlay, Virtual
+from dtafs.store.staging.placing import place, remove_path
+from dtafs.store.staging.rows import Inode, InodeRow, inode_of_entry, inode_of_row
+from dtafs.store.staging.sealing import Build, Edit, Sink
+from dtafs.store.staging.status import status
+from dtafs.store.staging.tidy import Tidier
+from dtafs.store.staging.walk import Problem
+
+if TYPE_CHECKING:
+    from dtafs.store.objects import Objects
+    from dtafs.store.staging.area import StagingArea
+
+LISTED_AT_ONCE = 64
+
+
+class Base(NamedTuple):
+    """The version that staging lies on: its number (0: none yet) and the id of its root node."""
+
+    version: int
+    root: bytes
+
+
+class Opener(Struct, frozen=True):
+    """The process that has a file open."""
+
+    pid: int = 0
+    program: str = ""
+
+
+class _Open(NamedTuple):
+    ino: int
+    writing: bool
+    opener: Opener
+
+
+def _shown(node: Node) -> Inode:
+    if isinstance(node, Virtual):
+        return inode_of_entry(node.ino, node.entry)
+    return inode_of_row(node)
+
+
+class Staging:
+    """The staging of one dataset. Made by `StagingArea`, one per dataset."""
+
+    def __init__(self, area: StagingArea, overlay: Overlay) -> None:
+        self._area, self._overlay = area, overlay
+        self._lock = threading.RLock()
+        self._files = FileData(overlay)
+        self._opens: dict[int, _Open] = {}
+        self._next_open = 1
+        self._listings: set[DirectoryHandle] = set()
+        self._tidier = Tidier(overlay, self._files, self._listings)
+        self._tidier.drop_orphans()
+        self.on_quiet: Callable[[int], None] = lambda ino: None
+        """Called with an inode when the last who could write to it has closed it."""
+
+    # What it is.
+
+    @property
+    def dataset(self) -> str:
+        return self._overlay.name
+
+    @property
+    def root_ino(self) -> int:
+        return self._overlay.root_ino
+
+    @property
+    def base(self) -> Base:
+        return Base(self._overlay.row.version, self._overlay.row.root)
+
+    @property
+    def base_number(self) -> int:
+        return self._overlay.row.version
+
+    @property
+    def epoch(self) -> int:
+        return self._overlay.epoch
+
+    @property
+    def tree_prefix(self) -> bytes:
+        """With what the keys of this staging's rows begin at present."""
+        return self._overlay.prefix
+
+    # Looking.
+
+    def lookup(self, parent: int, name: bytes) -> Inode | None:
+        """What a name leads to, or None."""
+        with self._lock:
+            node = self._overlay.find(parent, name)
+            return None if node is None else _shown(node)
+
+    def inode(self, ino: int) -> Inode:
+        """The attributes of an inode; ESTALE for a number that means nothing any more."""
+        with self._lock:
+            return _shown(self._overlay.node(ino))
+
+    def remember(self, ino: int, count: int = 1) -> None:
+        """The kernel was told of the inode; its number stays valid until it is forgotten."""
+        with self._lock:
+            self._overlay.remember(ino, count)
+
+    def forget(self, ino: int, count: int = 1) -> None:
+        """The kernel has forgotten the inode so many times; without a name it goes."""
+        with self._lock:
+            self._release(ino, count)
+
+    def _release(self, ino: int, count: int = 1) -> None:
+        if self._overlay.release(ino, count):
+            row = self._overlay.find_row(ino)
+            if row is not None and row.nlink == 0:
+                op = self._overlay.begin()
+                names.remove_inode(op, row)
+                op.commit()
+
+    def readlink(self, ino: int) -> bytes:
+        """The target of a symlink; EINVAL for anything else."""
+        with self._lock:
+            return attributes.readlink(self._overlay, ino)
+
+    def path_of(self, ino: int) -> bytes:
+        """One path of an inode below the root, b"" for the root or for what has lost its names."""
+        with self._lock:
+            parts: list[bytes] = []
+            while (named := self._overlay.a_name(ino)) is not None:
+                ino, name = named
+                parts.append(name)
+            return b"/".join(reversed(parts))
+
+    def open_directory(self, ino: int) -> DirectoryHandle:
+        """Begin to list a directory; end it with `close_directory`."""
+        with self._lock:
+            handle = DirectoryHandle(ino, self._overlay.directory(ino), self._overlay.epoch)
+            self._overlay.remember(ino)
+            self._listings.add(handle)
+            return handle
+
+    def list(self, handle: DirectoryHandle, cookie: int = 0) -> Iterator[tuple[bytes, int, Inode]]:
+        """Names from a cookie on, each with the cookie after it; `.` and `..` are not among them."""
+        while True:
+            with self._lock:
+                found = islice(list_directory(self._overlay, handle, cookie), LISTED_AT_ONCE)
+                some = [(name, after, _shown(node)) for name, after, node in found]
+            yield from some
+            if len(some) < LISTED_AT_ONCE:
+                return
+            cookie = some[-1][1]
+
+    def close_directory(self, handle: DirectoryHandle) -> None:
+        """The inverse of `open_directory`."""
+        with self._lock:
+            self._listings.discard(handle)
+            self._release(handle.ino)
+
+    def list_xattr(self, ino: int) -> Sequence[bytes]:
+        """The names of the extended attributes, sorted."""
+        with self._lock:
+            return [name for name, _ in attributes.get_xattrs(self._overlay, ino)]
+
+    def get_xattr(self, ino: int, name: bytes) -> bytes:
+        """A value; ENODATA without one, EOPNOTSUPP outside of `user.`."""
+        with self._lock:
+            return attributes.get_xattr(self._overlay, ino, name)
+
+    # Changing names and attributes.
+
+    def make(
+        self,
+        parent: int,
+        name: bytes,
+        kind: Kind,
+        mode: int,
+        uid: int,
+        gid: int,
+        now_ns: int,
+        rdev: int = 0,
+        target: bytes = b"",
+    ) -> Inode:
+        """Create a file, directory, symlink, fifo, socket or device."""
+        with self._lock:
+            row = names.make(
+                self._overlay, parent, name, kind, mode, uid, gid, now_ns, rdev, target
+            )
+            return inode_of_row(row)
+
+    def link(self, ino: int, parent: int, name: bytes, now_ns: int) -> Inode:
+        """Give a file another name."""
+        with self._lock:
+            return inode_of_row(names.link(self._overlay, ino, parent, name, now_ns))
+
+    def unlink(self, parent: int, name: bytes, now_ns: int) -> None:
+        """Remove a name that is not a directory's; who has the file open keeps it."""
+        with self._lock:
+            names.unlink(self._overlay, parent, name, now_ns)
+
+    def rmdir(self, parent: int, name: bytes, now_ns: int) -> None:
+        """Remove an empty directory."""
+        with self._lock:
+            names.rmdir(self._overlay, parent, name, now_ns)
+
+    def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, now_ns: int
+    ) -> None:
+        """Move a name; `flags` as renameat2(2): 0, RENAME_NOREPLACE or RENAME_EXCHANGE."""
+        with self._lock:
+            names.rename(self._overlay, parent, name, new_parent, new_name, flags, now_ns)
+
+    def set_attributes(
+        self,
+        ino: int,
+        *,
+        now_ns: int,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        size: int | None = None,
+        atime_ns: int | None = None,
+        mtime_ns: int | None = None,
+        ctime_ns: int | None = None,
+    ) -> Inode:
+        """Change what is given, all together; `size` as `truncate`."""
+        with self._lock:
+            row = attributes.set_attributes(
+                self._overlay,
+                self._files,
+                ino,
+                now_ns,
+                mode=mode,
+                uid=uid,
+                gid=gid,
+                size=size,
+                atime_ns=atime_ns,
+                mtime_ns=mtime_ns,
+                ctime_ns=ctime_ns,
+            )
+            return inode_of_row(row)
+
+    def truncate(self, ino: int, size: int, now_ns: int) -> Inode:
+        """Set the size of a file; what is new reads as zeros."""
+        return self.set_attributes(ino, now_ns=now_ns, size=size)
+
+    def set_xattr(self, ino: int, name: bytes, value: bytes, now_ns: int, flags: int = 0) -> None:
+        """Set a value; `flags` as setxattr(2)."""
+        with self._lock:
+            attributes.set_xattr(self._overlay, ino, name, value, flags, now_ns)
+
+    def remove_xattr(self, ino: int, name: bytes, now_ns: int) -> None:
+        """Remove a value; ENODATA without one."""
+        with self._lock:
+            attributes.remove_xattr(self._overlay, ino, name, now_ns)
+
+    # Bytes.
+
+    def open(self, ino: int, writing: bool, opener: Opener = Opener()) -> int:
+        """Open a file; returns a handle for `close`. Needed before its bytes are read or written."""
+        with self._lock:
+            self._files.check_file(ino)
+            handle, self._next_open = self._next_open, self._next_open + 1
+            self._overlay.remember(ino)
+            self._files.opened(ino)
+            self._opens[handle] = _Open(ino, writing, opener)
+            return handle
+
+    def close(self, handle: int) -> None:
+        """Close a handle of `open`."""
+        with self._lock:
+            ino, writing, _ = self._opens.pop(handle)
+            self._files.closed(ino)
+            self._release(ino)
+            quiet = writing and not any(o.writing and o.ino == ino for o in self._opens.values())
+        if quiet:
+            self.on_quiet(ino)
+
+    def writers(self) -> Sequence[tuple[bytes, Opener]]:
+        """Who has files open for writing, by path."""
+        with self._lock:
+            return [(self.path_of(o.ino), o.opener) for o in self._opens.values() if o.writing]
+
+    def plan_read(self, ino: int, offset: int, size: int) -> ReadPlan:
+        """Where bytes of an open file are, for `execute_read`."""
+        with self._lock:
+            return self._files.plan_read(ino, offset, size)
+
+    def begin_write(self, ino: int) -> int:
+        """The descriptor to write bytes of an open file to, at their offsets; then call `wrote`."""
+        with self._lock:
+            return self._files.begin_write(ino)
+
+    def wrote(self, ino: int, offset: int, size: int, now_ns: int | None) -> Inode:
+        """Record what was written; `now_ns` None leaves the times to the kernel."""
+        with self._lock:
+            return inode_of_row(self._files.wrote(ino, offset, size, now_ns))
+
+    def fsync(self, ino: int) -> None:
+        """Return when the file with its names survives a crash of the machine. Blocks."""
+        self._files.sync(ino)
+        self._area.sync()
+
+    # Without a mount.
+
+    def place(
+        self,
+        path: tuple[bytes, ...],
+        entry: Entry,
+        now_ns: int,
+        content: Content | None = None,
+    ) -> Inode:
+        """Put something at a path, with the attributes of `entry` (its name, size, hash, link and
+        totals do not count): missing directories above are made, another kind of thing that is
+        there is replaced, a directory keeps what it has. A symlink's target is `entry.ref`; a file
+        has `content`, which packs must have already, or is empty."""
+        with self._lock:
+            return inode_of_row(place(self._overlay, path, entry, now_ns, content))
+
+    def remove_path(self, path: tuple[bytes, ...], now_ns: int) -> bool:
+        """Remove what is at a path and all below it; False when there is nothing."""
+        with self._lock:
+            return remove_path(self._overlay, path, now_ns)
+
+    def resolve(self, path: tuple[bytes, ...]) -> Inode | None:
+        """What is at a path (symlinks are not followed), or None."""
+        with self._lock:
+            node: Node | None = self._overlay.node(self.root_ino)
+            for name in path:
+                if node is None or _shown(node).kind != Kind.DIRECTORY:
+                    return None
+                node = self._overlay.find(node.ino, name)
+            return None if node is None else _shown(node)
+
+    # Sealing and committing.
+
+    def unsealed(self) -> Iterator[tuple[int, int, int]]:
+        """Files whose bytes a sealer has to read: inode, generation, size. Any thread, any time."""
+        return walk.unsealed(self._overlay)
+
+    def generation(self, ino: int) -> tuple[int, int] | None:
+        """Generation and size of a file that a sealer has to read, None for anything else."""
+        row = self._overlay.peek_row(ino)
+        if row is None or row.kind != Kind.FILE or not row.nlink or row.whole_content is not None:
+            return None
+        return row.generation, row.size
+
+    def open_source(self, ino: int, objects: Objects | None = None) -> StagedSource:
+        """The bytes of a file as they are now, to be read in any thread and closed."""
+        with self._lock:
+            return self._files.open_source(ino, objects or self._area.objects)
+
+    def sealed(self, ino: int, generation: int, content: Content) -> bool:
+        """Packs have the bytes of a file now; False when it has changed since that generation."""
+        with self._lock:
+            return changes.sealed(self._overlay, ino, generation, content)
+
+    def problems(self) -> Sequence[Problem]:
+        """What a commit would refuse, by path. Any thread."""
+        return tuple(walk.problems(self._overlay))
+
+    def is_clean(self) -> bool:
+        """True when nothing was touched since the base."""
+        return walk.is_clean(self._overlay)
+
+    def status(self, fetch: Fetch | None = None) -> Iterator[Change]:
+        """What differs from the base. Blocks when `fetch` does."""
+        return status(self._overlay, fetch or self._area.fetch)
+
+    def build(self, fetch: Fetch, edit: Edit = tree.edit, sink: Sink | None = None) -> Build:
+        """The tree that staging would become; see `sealing.build`. Blocks; `fetch` may block.
+
+        When it returns, all rows are durable: after a crash, the same tree can be built again.
+        """
+        return changes.build(self._overlay, self._lock, fetch, edit, sink)
+
+    def rebase(self, version: int, root: bytes, directories: Mapping[int, bytes]) -> None:
+        """Go on from the version that a build became (its number and the id of its root node).
+
+        `directories` is what `Build` says. Blocks until that is durable.
+        """
+        with self._lock:
+            changes.rebase(self._overlay, version, root, directories)
+        self._area.flush()
+
+    def move_base(self, version: int, root: bytes) -> None:
+        """Lie on another version, when nothing was touched. Blocks; `StagingArea.fetch` may raise."""
+        with self._lock:
+            changes.start_again(self._overlay, self._area, Base(version, root))
+        self._area.flush()
+
+    def discard(self) -> None:
+        """Make staging the base again. Open files and numbers but the root's become stale."""
+        with self._lock:
+            changes.start_again(self._overlay, self._area, self.base)
+
+    def tidy(self, limit: int = 256) -> bool:
+        """Remove some rows that say nothing any more; True while there are more to look at."""
+        with self._lock:
+            return self._tidier.step(limit)
+
+    def shut(self) -> None:
+        """Close descriptors; what was open without a name goes when staging is next opened."""
+        with self._lock:
+            for o in self._opens.values():
+                self._files.closed(o.ino)
+            self._opens.clear()

@@ -1,0 +1,203 @@
+"""What a check knows of a lake while it runs: the facts, gathered once, that the checks judge.
+
+Nothing is taken from a cache: objects are read from the disk by descriptors of the survey's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import msgspec
+
+from dtafs.core.format import LogEntry, decode_manifest, manifest_hash
+from dtafs.core.values import Manifest
+from dtafs.errors import DtafsError
+from dtafs.store.findings import ERROR, PATHS_MAX, Affected, Finding
+from dtafs.store.log import parse_entry
+from dtafs.store.objects import Objects
+from dtafs.store.packs import PackFiles, Place
+from dtafs.store.progress import Progress, Report
+
+if TYPE_CHECKING:
+    from dtafs.store.lake import Lake
+
+DAMAGE = (DtafsError, OSError, msgspec.MsgspecError, ValueError, LookupError)
+"""What reading damaged input may raise; anything else is a defect of the checker."""
+
+
+class LoggedEntry(NamedTuple):
+    """The object of a log entry: what it says, or what is wrong with it."""
+
+    dataset: str
+    sequence: int
+    digest: bytes
+    entry: LogEntry | None
+    problem: str = ""
+
+
+class LoggedVersion(NamedTuple):
+    """A version as its log entry describes it."""
+
+    dataset: str
+    number: int
+    sequence: int
+    time_ns: int
+    manifest: Manifest
+    digest: bytes
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}:v{self.number}"
+
+
+class Spot(NamedTuple):
+    """A path in a version."""
+
+    dataset: str
+    version: int
+    path: bytes
+
+
+class Survey:
+    """The facts about one lake, and the findings so far."""
+
+    def __init__(self, lake: Lake, *, read_data: bool, report: Report | None) -> None:
+        self.lake, self.read_data, self._report = lake, read_data, report
+        self.root: Path = lake.path
+        self.findings: list[Finding] = []
+        self.files = PackFiles(lake.path)
+        self._closing: list[Callable[[], None]] = [self.files.close]
+        self.objects = Objects(self.files, self.locate)
+        self.entries: dict[str, list[LoggedEntry]] = {}
+        self.versions: list[LoggedVersion] = []
+        self.named: dict[bytes, LoggedVersion] = {}
+        """Packs that entries name, each with the first version that does."""
+        self.pending: dict[bytes, str] = {}
+        """Packs of uncommitted work, with the dataset whose staging needs them."""
+        self.pending_place: Callable[[bytes], Place | None] = lambda _chunk: None
+        self.bad_packs: dict[bytes, str] = {}
+        """Packs from which nothing can be read, and why."""
+        self.bad_frames: dict[tuple[bytes, int], str] = {}
+        """Frames, by pack and offset, that do not decode."""
+        self.bad_chunks: dict[bytes, str] = {}
+        """Chunks whose bytes are not what their id says."""
+
+    def locate(self, chunk: bytes) -> Place | None:
+        """Where the index, or the table of uncommitted work, says that a chunk lies."""
+        return self.lake.index.place(chunk) or self.pending_place(chunk)
+
+    def add(
+        self,
+        invariant: int,
+        message: str,
+        affects: Iterable[Affected] = (),
+        severity: Literal["error", "warning"] = ERROR,
+    ) -> None:
+        """Note a broken invariant."""
+        self.findings.append(Finding(invariant, severity, message, tuple(affects)))
+
+    def attempt(self, invariant: int, what: str, step: Callable[[], None]) -> None:
+        """Run one step of the check; what stops it is a finding too."""
+        try:
+            step()
+        except DAMAGE as error:
+            self.add(invariant, f"{what} could not be finished: {error}")
+
+    def progress(self, stage: str, done: int, total: int, size_bytes: int = 0) -> None:
+        """Tell whoever waits how far the check is."""
+        if self._report is not None:
+            self._report(Progress(stage, done, size_bytes, total))
+
+    def why_unreadable(self, chunk: bytes, place: Place) -> str | None:
+        """What keeps a chunk from being read, as far as the check has found out; None if nothing."""
+        return (
+            self.bad_packs.get(place.pack)
+            or self.bad_frames.get((place.pack, place.offset))
+            or self.bad_chunks.get(chunk)
+        )
+
+    def log_is_whole(self, dataset: str) -> bool:
+        """Whether every entry of a dataset that there ever was can be read, as far as is known."""
+        logged = self.entries.get(dataset, [])
+        row = self.lake.index.dataset(dataset)
+        known = row.sequence if row is not None else 0
+        return (
+            not any(one.problem for one in logged)
+            and [one.sequence for one in logged] == list(range(1, len(logged) + 1))
+            and (len(logged) >= known or self.lake.log.exists(dataset, known))
+        )
+
+    def read_log(self) -> None:
+        """Fill `entries`, `versions` and `named` from the objects of the log."""
+        for name in self.lake.log.datasets():
+            logged = self.entries[name] = [
+                self._read_entry(name, sequence) for sequence in self.lake.log.sequences(name)
+            ]
+            for one in logged:
+                if one.entry is not None and one.entry.kind == "committed":
+                    self._add_version(one, one.entry)
+
+    def _read_entry(self, dataset: str, sequence: int) -> LoggedEntry:
+        try:
+            data = self.lake.log.read_object(dataset, sequence)
+        except DAMAGE as error:
+            return LoggedEntry(dataset, sequence, b"", None, str(error))
+        digest = hashlib.sha256(data).digest()
+        try:
+            entry = parse_entry(self.lake.superblock, dataset, sequence, data).entry
+        except DAMAGE as error:
+            return LoggedEntry(dataset, sequence, digest, None, str(error))
+        return LoggedEntry(dataset, sequence, digest, entry)
+
+    def _add_version(self, logged: LoggedEntry, entry: LogEntry) -> None:
+        try:
+            manifest = decode_manifest(entry.body)
+        except DAMAGE as error:
+            self.add(4, f"entry {entry.sequence} of {entry.dataset!r} seals no version: {error}")
+            return
+        digest = manifest_hash(manifest)
+        version = LoggedVersion(
+            entry.dataset, manifest.version, entry.sequence, entry.time_ns, manifest, digest
+        )
+        self.versions.append(version)
+        for name in manifest.packs:
+            self.named.setdefault(bytes.fromhex(name), version)
+
+    def on_close(self, call: Callable[[], None]) -> None:
+        """Have something closed at the end of the check."""
+        self._closing.append(call)
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        for call in self._closing:
+            call()
+
+
+def affected(spots: Iterable[Spot]) -> tuple[Affected, ...]:
+    """Spots gathered by dataset, with a bounded number of paths each."""
+    versions: dict[str, set[int]] = {}
+    paths: dict[str, dict[str, None]] = {}
+    for spot in spots:
+        versions.setdefault(spot.dataset, set()).add(spot.version)
+        if spot.path:  # otherwise it is the whole version
+            found = paths.setdefault(spot.dataset, {})
+            found[spot.path.decode(errors="surrogateescape")] = None
+    return tuple(_bounded(name, versions[name], list(paths.get(name, ()))) for name in sorted(versions))
+
+
+def _bounded(dataset: str, versions: set[int], paths: list[str]) -> Affected:
+    shown = tuple(paths[:PATHS_MAX])
+    return Affected(dataset, tuple(sorted(versions)), shown, len(paths) - len(shown))
+
+
+def counted(number: int, what: str) -> str:
+    """`1 chunk`, `2 chunks`."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def in_time_order(versions: Iterable[LoggedVersion]) -> Iterator[LoggedVersion]:
+    """Versions of all datasets in the order in which they were committed."""
+    yield from sorted(versions, key=lambda v: (v.time_ns, v.dataset, v.sequence))

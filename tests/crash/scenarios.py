@@ -1,0 +1,204 @@
+"""What a lake does while the disk is watched, and what must hold wherever it was interrupted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dtafs.errors import NotFoundError
+from dtafs.store.check import check
+from dtafs.store.lake import Lake
+from dtafs.store.reindex import dump, reindex
+from tests.crash.simulated_disk import Image, Recorder
+from tests.support.small_lakes import (
+    ACTOR,
+    Tree,
+    commit,
+    put_tree,
+    read_version,
+    tree_of_seed,
+)
+
+DATASET = "WF-2024-07"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One operation on a lake in a known state.
+
+    `act` does it, calling `reached` for each promise that its caller would rely on. `before` is how
+    many versions there were, `staged` what was in staging, `trees` what each version must hold if
+    it is there, by its number.
+    """
+
+    name: str
+    prepare: Callable[[Path, Path], None]
+    act: Callable[[Path, Path, Callable[[str], None]], None]
+    trees: dict[int, Tree]
+    before: int = 0
+    staged: Tree | None = None
+
+
+def _nothing(path: Path, scratch: Path) -> None:
+    path.mkdir()
+
+
+def _empty_dataset(path: Path, scratch: Path) -> None:
+    with Lake.create(path) as lake:
+        lake.create_dataset(DATASET, ACTOR, ("raw",))
+
+
+def _first_staged(path: Path, scratch: Path) -> None:
+    _empty_dataset(path, scratch)
+    with Lake.open(path) as lake:
+        put_tree(lake, DATASET, tree_of_seed(1), scratch)
+
+
+def _one_version(path: Path, scratch: Path) -> None:
+    _first_staged(path, scratch)
+    with Lake.open(path) as lake:
+        commit(lake, DATASET, "first")
+
+
+def _second_staged(path: Path, scratch: Path) -> None:
+    _one_version(path, scratch)
+    with Lake.open(path) as lake:
+        put_tree(lake, DATASET, tree_of_seed(2), scratch)
+
+
+def _two_versions(path: Path, scratch: Path) -> None:
+    _second_staged(path, scratch)
+    with Lake.open(path) as lake:
+        commit(lake, DATASET, "second")
+        lake.set_tags(DATASET, 2, ACTOR, add=("clean",))
+
+
+def _create(path: Path, scratch: Path, reached: Callable[[str], None]) -> None:
+    with Lake.create(path) as lake:
+        reached("created")
+        lake.create_dataset(DATASET, ACTOR, ("raw",))
+        reached("dataset")
+
+
+def _put(seed: int) -> Callable[[Path, Path, Callable[[str], None]], None]:
+    def act(path: Path, scratch: Path, reached: Callable[[str], None]) -> None:
+        with Lake.open(path) as lake:
+            put_tree(lake, DATASET, tree_of_seed(seed), scratch)
+        reached(f"staged {seed}")
+
+    return act
+
+
+def _commit(path: Path, scratch: Path, reached: Callable[[str], None]) -> None:
+    with Lake.open(path) as lake:
+        row = commit(lake, DATASET, "sealed")
+        reached(f"v{row.number}")
+
+
+def _tag(path: Path, scratch: Path, reached: Callable[[str], None]) -> None:
+    with Lake.open(path) as lake:
+        lake.set_tags(DATASET, 2, ACTOR, add=("final",), remove=("clean",))
+        reached("tagged")
+
+
+def _reindex(path: Path, scratch: Path, reached: Callable[[str], None]) -> None:
+    with Lake.open(path) as lake:
+        reindex(lake)
+
+
+def _export_record(path: Path, scratch: Path, reached: Callable[[str], None]) -> None:
+    with Lake.open(path) as lake:
+        lake.record(DATASET, "exported", {"version": 1, "to": "x.zip"}, ACTOR)
+        reached("recorded")
+
+
+ONE, TWO = tree_of_seed(1), tree_of_seed(2)
+BOTH = {1: ONE, 2: TWO}
+
+SCENARIOS = (
+    Scenario("create", _nothing, _create, {}),
+    Scenario("put", _empty_dataset, _put(1), {1: ONE}),
+    Scenario("put again", _one_version, _put(2), BOTH, 1),
+    Scenario("first commit", _first_staged, _commit, {1: ONE}, 0, ONE),
+    Scenario("later commit", _second_staged, _commit, BOTH, 1, TWO),
+    Scenario("tag", _two_versions, _tag, BOTH, 2, TWO),
+    Scenario("record", _two_versions, _export_record, BOTH, 2, TWO),
+    Scenario("reindex", _two_versions, _reindex, BOTH, 2, TWO),
+)
+
+
+def record_trace(scenario: Scenario, path: Path, scratch: Path) -> Recorder:
+    """Run a scenario once, on a real directory, and return the recorder with its trace."""
+    scenario.prepare(path, scratch)
+    with Recorder(path) as recorder:
+        scenario.act(path, scratch, recorder.reached)
+    return recorder
+
+
+def verify(scenario: Scenario, image: Image, path: Path) -> None:
+    """Reopen what a crash has left, and hold it to every promise."""
+    image.write(path)
+    try:
+        lake = Lake.open(path)
+    except NotFoundError:
+        assert "created" not in image.reached and scenario.name == "create", "the lake is gone"
+        lake = Lake.create(path)  # a lake that was begun can be made after all
+    with lake:
+        assert_no_errors(lake)
+        count = _verify_versions(scenario, image, lake)
+        if "dataset" in image.reached or scenario.name != "create":
+            _verify_staging(scenario, image, lake, count)
+        _verify_index(lake)
+
+
+def assert_no_errors(lake: Lake) -> None:
+    """The checker finds nothing but room that could be freed."""
+    errors = [f for f in check(lake, read_data=True) if f.severity == "error"]
+    assert not errors, "\n".join(map(str, errors))
+
+
+def _verify_versions(scenario: Scenario, image: Image, lake: Lake) -> int:
+    """Each version is wholly there or wholly absent; how many there are."""
+    if not lake.index.dataset(DATASET):
+        assert scenario.name == "create" and "dataset" not in image.reached
+        return 0
+    versions = lake.versions(DATASET)
+    for version in versions:
+        assert read_version(lake, version) == scenario.trees[version.number], version.name
+    promised = [int(label[1:]) for label in image.reached if label.startswith("v")]
+    assert len(versions) >= max([scenario.before, *promised])
+    if "tagged" in image.reached:
+        assert versions[1].tags == ("final",)
+    if "recorded" in image.reached:
+        newest = lake.dataset(DATASET).sequence
+        assert lake.log.read(DATASET, newest).entry.kind == "exported"
+    return len(versions)
+
+
+def _verify_staging(scenario: Scenario, image: Image, lake: Lake, count: int) -> None:
+    """What was staged is still there, or is in the version that was made of it."""
+    staged = scenario.staged
+    for label in image.reached:
+        if label.startswith("staged"):
+            staged = tree_of_seed(int(label.split()[1]))
+    if count > scenario.before and staged is not None:
+        assert lake.staging(DATASET).is_clean(), "staging was not moved onto the version"
+    row = commit(lake, DATASET, "after the crash")
+    if staged is not None:
+        assert read_version(lake, row) == staged
+    assert_no_errors(lake)
+
+
+def _verify_index(lake: Lake) -> None:
+    before = list(dump(lake.index.database))
+    reindex(lake)
+    assert list(dump(lake.index.database)) == before
+
+
+def clear(path: Path) -> Path:
+    """An empty directory in place of what was there."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    return path

@@ -1,0 +1,107 @@
+"""The real commands, killed with SIGKILL at random moments: a lake survives each of them.
+
+Nothing is simulated here: what is lost is what was in the process. The lake is checked after every
+kill, each version is read back, and what a finished command had promised must be there.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from dtafs.store.lake import Lake
+from tests.crash.scenarios import assert_no_errors
+from tests.support.programs import CTL, command_line, ctl, environment, kill
+from tests.support.small_lakes import Tree, commit, read_version, tree_of_seed, write_tree
+
+DATASET = "killed"
+CYCLES = 12
+CYCLES_SOAK = 400
+START_S = 0.12
+"""About what a command takes before it touches the lake; most kills should come later."""
+
+
+def run_and_kill(lake: Path, arguments: list[str], delay_s: float) -> bool:
+    """Run a command and kill it after a while; True when it was done before."""
+    process = subprocess.Popen(
+        command_line(CTL, "--lake", str(lake), *arguments),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    )
+    try:
+        return process.wait(delay_s) == 0
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        kill(process)
+
+
+def big_tree(seed: int) -> Tree:
+    """Enough files for a command to take a while."""
+    tree = tree_of_seed(seed)
+    body = random.Random(seed).randbytes(2_000_000)
+    for number in range(300):
+        item = tree[b"big"]
+        start = number * 5_000
+        tree[b"file %03d" % number] = item._replace(content=body[start : start + 40_000])
+    return tree
+
+
+@pytest.mark.parametrize("command", ["put", "commit", "tag", "reindex"])
+def test_killed_at_random(
+    command: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    soak = request.config.getoption("--soak")
+    dice = random.Random(command)
+    lake, scratch = tmp_path / "lake", tmp_path / "scratch"
+    ctl(lake, "init")
+    ctl(lake, "create", DATASET)
+    versions: list[Tree] = []
+    longest_s = 0.6
+    for cycle in range(CYCLES_SOAK if soak else CYCLES // 2):
+        tree = big_tree(cycle)
+        write_tree(tree, scratch)
+        if command != "put":
+            ctl(lake, "put", DATASET, f"{scratch}/.", "--delete")
+        if command in ("tag", "reindex"):
+            ctl(lake, "commit", DATASET, "-m", str(cycle))
+            versions.append(tree)
+        arguments = {
+            "put": ["put", DATASET, f"{scratch}/.", "--delete"],
+            "commit": ["commit", DATASET, "-m", str(cycle)],
+            "tag": ["tag", f"{DATASET}:latest", f"tag{cycle}"],
+            "reindex": ["reindex"],
+        }[command]
+        started_s = time.monotonic()
+        done = run_and_kill(lake, arguments, START_S + dice.random() * longest_s)
+        if done:
+            longest_s = min(longest_s, time.monotonic() - started_s)
+        with Lake.open(lake) as opened:
+            assert_no_errors(opened)
+            _verify(opened, command, done, tree, versions, cycle)
+
+
+def _verify(
+    lake: Lake, command: str, done: bool, tree: Tree, versions: list[Tree], cycle: int
+) -> None:
+    rows = lake.versions(DATASET)
+    if command == "commit":
+        assert len(rows) >= len(versions) + done
+        if len(rows) > len(versions):
+            assert lake.staging(DATASET).is_clean()
+        else:
+            rows.append(commit(lake, DATASET, "after the kill"))
+        versions.append(tree)
+    elif command == "put" and done:
+        rows.append(commit(lake, DATASET, "after the put"))
+        versions.append(tree)
+    elif command == "tag" and done:
+        assert lake.resolve(f"{DATASET}:tag{cycle}").number == len(versions)
+    assert len(rows) == len(versions)
+    for row, expected in list(zip(rows, versions, strict=True))[-2:]:
+        assert read_version(lake, row) == expected

@@ -1,0 +1,144 @@
+"""The lmdb gate: maps that grow, values that are checked, files that are cut short."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from dtafs.errors import IntegrityError, NotFoundError, RefusedError
+from dtafs.store.database import Database, Txn
+
+
+def test_the_map_grows_by_itself(tmp_path: Path) -> None:
+    database = Database(tmp_path, ["a", "b"], map_bytes=1 << 20)
+    calls = []
+
+    def fill(txn: Txn) -> int:
+        calls.append(1)
+        for i in range(5000):
+            txn.put("a", b"%06d" % i, bytes(1000))
+        return txn.count("a")
+
+    assert database.write(fill) == 5000
+    assert len(calls) > 1 and database.bytes_used > 5 << 20
+    with database.read() as txn:
+        assert txn.get("a", b"004999") == bytes(1000)
+    database.close()
+
+
+def test_growing_waits_for_readers_of_this_process(tmp_path: Path) -> None:
+    database = Database(tmp_path, ["a"], map_bytes=1 << 20)
+    writer = threading.Thread(
+        target=database.write,
+        args=(lambda txn: [txn.put("a", b"%d" % i, bytes(900)) for i in range(4000)],),
+    )
+    with database.read() as txn:
+        writer.start()
+        assert txn.count("a") == 0
+    writer.join(30)
+    assert not writer.is_alive()
+    with database.read() as txn:
+        assert txn.count("a") == 4000
+    database.close()
+
+
+def test_scans_follow_a_prefix_in_both_directions(tmp_path: Path) -> None:
+    database = Database(tmp_path, ["a"])
+    keys = [b"x", b"x\0", b"x\xff", b"x\xff\xff", b"y", b"\xff\xff"]
+    database.write(lambda txn: [txn.put("a", key, key) for key in keys])
+    with database.read() as txn:
+        assert [k for k, _v in txn.scan("a", b"x")] == [b"x", b"x\0", b"x\xff", b"x\xff\xff"]
+        assert [k for k, _v in txn.scan("a", b"x", reverse=True)] == [
+            b"x\xff\xff",
+            b"x\xff",
+            b"x\0",
+            b"x",
+        ]
+        assert [k for k, _v in txn.scan("a", b"x", b"x\1")] == [b"x\xff", b"x\xff\xff"]
+        assert [k for k, _v in txn.scan("a", b"\xff", reverse=True)] == [b"\xff\xff"]
+        assert list(txn.scan("a", b"z")) == [] and list(txn.scan("a", b"z", reverse=True)) == []
+        assert len(list(txn.scan("a"))) == 6
+    database.close()
+
+
+def test_a_failing_function_changes_nothing(tmp_path: Path) -> None:
+    database = Database(tmp_path, ["a"])
+
+    def fail(txn: Txn) -> None:
+        txn.put("a", b"k", b"v")
+        raise RefusedError("no")
+
+    with pytest.raises(RefusedError):
+        database.write(fail)
+    with database.read() as txn:
+        assert txn.get("a", b"k") is None
+    database.close()
+
+
+def test_a_txn_stays_on_its_thread(tmp_path: Path) -> None:
+    database = Database(tmp_path, ["a"])
+    failures: list[BaseException] = []
+
+    def misuse(txn: Txn) -> None:
+        try:
+            txn.get("a", b"k")
+        except AssertionError as error:
+            failures.append(error)
+
+    with database.read() as txn:
+        thread = threading.Thread(target=misuse, args=(txn,))
+        thread.start()
+        thread.join()
+    assert len(failures) == 1
+    database.close()
+
+
+def test_a_reader_sees_no_file_and_cannot_write(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        Database(tmp_path / "none", ["a"], write=False)
+    Database(tmp_path, ["a"]).close()
+    reader = Database(tmp_path, ["a"], write=False)
+    with pytest.raises(RefusedError):
+        reader.write(lambda txn: txn.put("a", b"k", b"v"))
+    reader.close()
+
+
+def fill(path: Path) -> Path:
+    database = Database(path, ["a"])
+    database.write(
+        lambda txn: [txn.put("a", b"%04d" % i, b"value %d" % i * 9) for i in range(2000)]
+    )
+    database.close()
+    return path / "data.mdb"
+
+
+@pytest.mark.parametrize("keep", [1, 4096, 8191, 20000])
+def test_a_file_that_is_cut_short_is_noticed_before_it_is_mapped(tmp_path: Path, keep: int) -> None:
+    file = fill(tmp_path)
+    os.truncate(file, keep)
+    with pytest.raises(IntegrityError):
+        Database(tmp_path, ["a"])
+
+
+def test_a_file_of_something_else_is_noticed(tmp_path: Path) -> None:
+    file = fill(tmp_path)
+    file.write_bytes(os.urandom(file.stat().st_size))
+    with pytest.raises(IntegrityError, match="not an LMDB file"):
+        Database(tmp_path, ["a"])
+
+
+def test_an_altered_value_is_never_returned(tmp_path: Path) -> None:
+    file = fill(tmp_path)
+    data = bytearray(file.read_bytes())
+    at = data.index(b"value 1234value")
+    data[at] ^= 1
+    file.write_bytes(data)
+    database = Database(tmp_path, ["a"])
+    with database.read() as txn:
+        assert txn.get("a", b"0001") is not None
+        with pytest.raises(IntegrityError, match="damaged"):
+            txn.get("a", b"1234")
+    database.close()
