@@ -1,7 +1,7 @@
 """dtafs: a data lake that you mount.
 
-`from dtafs import Lake, Dataset, Transform` is the Python API. The names are looked up when they are
-first used, so that a command which needs none of them does not pay for them.
+`from dtafs import Lake, Dataset, Transform` is the Python API. The names are looked up when they
+are first used, so that a command which needs none of them does not pay for them.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@
 
 Without a lake given, `Dataset` works in the lake that `DTAFS_LAKE` names, else in the one in the
 user data directory, which `Dataset.create` makes when it is not there. Each change is asked of the
-daemon when one has the lake mounted, and made in this process, under the lake's lock, when none has.
-Reading needs neither. Errors are those of `dtafs.errors`.
+daemon when one has the lake mounted, and made in this process, under the lake's lock, when none
+has. Reading needs neither. Errors are those of `dtafs.errors`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from dtafs.core.names import check_dataset_name, check_tag
 from dtafs.errors import NotFoundError, UsageError
 from dtafs.services.client import RemoteSession, connect_to_daemon
 from dtafs.store import lake as store
+from dtafs.store.handle import Handle, handle_of
+from dtafs.store.index import VersionRow
 from dtafs.store.places import default_lake_path
 from dtafs.store.reading import VersionPath
 from dtafs.store.session import Session, actor_here
@@ -54,7 +56,7 @@ def open_session(path: Path, program: str, wait_s: float) -> Iterator[AnySession
         with remote:
             yield remote
         return
-    with store.Lake.open(path, write=True, wait_s=wait_s) as lake:
+    with handle_of(path).writing(wait_s) as lake:
         yield Session(lake, actor_here(program))
 
 
@@ -67,11 +69,13 @@ def _program() -> str:
 
 
 class Lake:
-    """A lake in a directory. Holds it open for reading; use it as a context manager, or `close` it."""
+    """A lake in a directory, open for reading; other processes may change it meanwhile."""
 
     def __init__(self, path: StrPath) -> None:
         self.path = Path(path).expanduser().absolute()
-        self._lake: store.Lake | None = store.Lake.open(self.path, write=False)
+        self._handle: Handle | None = handle_of(self.path)
+        with self.handle.reading():
+            pass
 
     @classmethod
     def open(cls, path: StrPath | None = None) -> Lake:
@@ -95,26 +99,27 @@ class Lake:
         return f"Lake({str(self.path)!r})"
 
     def close(self) -> None:
-        """Close it; versions that were opened through it can no longer be read."""
-        if self._lake is not None:
-            self._lake.close()
-            self._lake = None
+        """Let go of the lake; paths and files in it that are still held stay readable."""
+        self._handle = None
 
     @property
-    def store(self) -> store.Lake:
-        """The lake as the layer below has it, open for reading."""
-        if self._lake is None:
+    def handle(self) -> Handle:
+        """The way to the lake in the layer below."""
+        if self._handle is None:
             raise UsageError(f"{self!r} is closed")
-        return self._lake
+        return self._handle
 
     @property
     def id(self) -> str:
-        return self.store.superblock.lake
+        """The lake's own name for itself, 32 hex digits."""
+        with self.handle.reading() as lake:
+            return lake.superblock.lake
 
     @property
     def public_key(self) -> str:
         """The Ed25519 key that signs its log, in hex."""
-        return self.store.superblock.public_key
+        with self.handle.reading() as lake:
+            return lake.superblock.public_key
 
     def session(self) -> contextlib.AbstractContextManager[AnySession]:
         """What changes the lake, for the length of a block."""
@@ -122,11 +127,13 @@ class Lake:
 
     def datasets(self) -> list[Dataset]:
         """All datasets, sorted by name."""
-        return [Dataset(row.name, self) for row in self.store.datasets()]
+        with self.handle.reading() as lake:
+            return [Dataset(row.name, self) for row in lake.datasets()]
 
     def dataset(self, name: str) -> Dataset:
         """A dataset; NotFoundError names the nearest that exists."""
-        return Dataset(self.store.dataset(name).name, self)
+        with self.handle.reading() as lake:
+            return Dataset(lake.dataset(name).name, self)
 
     def create_dataset(self, name: str, tags: Iterable[str] = ()) -> Dataset:
         """Create a dataset; `tags` go to its first version."""
@@ -136,14 +143,16 @@ class Lake:
 
     def version(self, spec: str) -> Version:
         """A version: `D:v3`, `D:tag`, `D:latest` or `D@2024-07-04T12:00Z`."""
-        row = self.store.resolve(spec)
+        with self.handle.reading() as lake:
+            row = lake.resolve(spec)
         return Version(Dataset(row.dataset, self), row.number)
 
     def stats(self) -> dict[str, Any]:
         """Counts and sizes."""
         from dtafs.store.stats import collect_stats
 
-        return collect_stats(self.store)
+        with self.handle.reading() as lake:
+            return collect_stats(lake)
 
 
 class Dataset:
@@ -248,23 +257,25 @@ class Dataset:
     @property
     def versions(self) -> list[Version]:
         """All versions, oldest first."""
-        return [Version(self, row.number) for row in self.lake.store.versions(self.name)]
+        with self.lake.handle.reading() as lake:
+            return [Version(self, row.number) for row in lake.versions(self.name)]
 
     @property
     def tags(self) -> dict[str, Version]:
         """Every tag in use, with the newest version that carries it."""
-        found = self.lake.store.index.tags(self.name)
+        with self.lake.handle.reading() as lake:
+            found = lake.index.tags(self.name)
         return {tag: Version(self, number) for tag, number in found.items()}
 
     @property
     def latest(self) -> Version:
         """The newest version; NotFoundError when there is none yet."""
-        return Version(self, self.lake.store.resolve(self.name).number)
+        return self.lake.version(self.name)
 
     def __getitem__(self, key: int | str) -> Version:
         """A version by number, by `"v3"` or by tag."""
         spec = f"v{key}" if isinstance(key, int) else key
-        return Version(self, self.lake.store.resolve(f"{self.name}:{spec}").number)
+        return self.lake.version(f"{self.name}:{spec}")
 
     def __truediv__(self, name: str) -> VersionPath:
         """A path in the newest version."""
@@ -278,9 +289,10 @@ class Version:
         self.dataset, self.number = dataset, number
 
     @property
-    def row(self) -> store.VersionRow:
+    def row(self) -> VersionRow:
         """The facts of the version; its tags are those of now."""
-        return self.dataset.lake.store.resolve(self.id)
+        with self.dataset.lake.handle.reading() as lake:
+            return lake.resolve(self.id)
 
     @property
     def id(self) -> str:
@@ -315,7 +327,7 @@ class Version:
     @property
     def root(self) -> VersionPath:
         """Its top directory."""
-        return VersionPath.top_of(self.dataset.lake.store, self.row)
+        return VersionPath.top_of(self.dataset.lake.handle, self.row)
 
     def __truediv__(self, name: str) -> VersionPath:
         return self.root / name

@@ -104,7 +104,10 @@ def error_of_kind(kind: str, message: str) -> DtafsError:
 
 def from_os_error(error: OSError, doing: str) -> DtafsError:
     """Translate an operating system error met while `doing` (a phrase such as "writing a pack")."""
-    where = f" {error.filename!r}" if error.filename else ""
+    name = error.filename
+    if isinstance(name, bytes):
+        name = name.decode(errors="surrogateescape")
+    where = f" {name!r}" if name else ""
     text = f"{doing}{where}: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFullError(f"{text}; free some space and try again")

@@ -58,15 +58,7 @@ def main() -> None:
             ingest += rows
             mount += memory
     if ingest:
-        head = (
-            "set",
-            "program",
-            "stored MiB",
-            "of the best other",
-            "first s",
-            "following s",
-            "all s",
-        )
+        head = ("set", "program", "stored MiB", "first version s", "following versions s")
         tables += [NOTE, markdown(head, ingest)]
     if not chosen.no_mount:
         with scratch(chosen.scratch) as directory:

@@ -58,7 +58,7 @@ def small_changes(name: str, mounted: Mounted) -> list[Row]:
     files = sorted(path for path in mounted.staging.rglob("*") if path.is_file())
     rows: list[Row] = []
     some = random.Random(1).sample(files, max(1, round(len(files) * PERCENT)))
-    for chosen in (some, some[:1]):
+    for chosen in (some, some[:1]) if len(some) > 1 else (some,):
         for path in chosen:
             with path.open("ab") as stream:
                 stream.write(b"one more line\n")

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from scripts import firesensor, sample_data
-from tests.support import kernel, programs
+from tests.support import programs
+from tests.support.mounts import end_daemon_of
 from tests.support.programs import ROOT
 from tests.support.trees import tree_of
 
@@ -166,8 +167,7 @@ def test_quickstart_from_start_to_end(tour: Path) -> None:
         code, said = script("quickstart", "--down", tour)
         assert code == 0, said
     finally:
-        if kernel.is_mounted(tour / "mnt"):
-            kernel.unmount(tour / "mnt", lazy=True)
+        end_daemon_of(tour / "lake", tour / "mnt")
     assert os.listdir(tour) == ["mine.txt"]
 
 

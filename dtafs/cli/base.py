@@ -79,8 +79,9 @@ class LazyCommands(MutableMapping[str, click.Command]):
 class LazyGroup(click.Group):
     """A group whose help needs none of its commands, and which knows what was probably meant."""
 
-    def __init__(self, *args: Any, places: dict[str, Place], **kwargs: Any) -> None:
-        super().__init__(*args, commands=LazyCommands(places), **kwargs)
+    def __init__(self, *, places: dict[str, Place], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.commands = LazyCommands(places)
         self.places = places
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -165,9 +166,9 @@ def standard(function: F) -> F:
 
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
     @click.option("--lake", type=click.Path(path_type=Path), metavar="DIR", help="The lake.")
-    @click.pass_context
     @functools.wraps(function)
-    def run(ctx: click.Context, lake: Path | None, as_json: bool, **arguments: Any) -> Any:
+    def run(lake: Path | None, as_json: bool, **arguments: Any) -> Any:
+        ctx = click.get_current_context()
         outer: click.Context | None = ctx
         while outer is not None:
             lake = lake or outer.params.get("lake")
@@ -230,13 +231,18 @@ def run_program(group: click.Group, program: str, arguments: Sequence[str] | Non
 def _fail_as(program: str, as_json: bool, error: DtafsError) -> int:
     details: dict[str, Any] = {}
     if isinstance(error, Failed):
-        error, details = error.cause, error.details
+        details, error = error.details, error.cause
     outcome = outcome_of(error)
     return _fail(program, as_json, outcome.kind, str(error), outcome.exit_code, details)
 
 
 def _fail(
-    program: str, as_json: bool, kind: str, text: str, code: int, details: dict[str, Any] | None = None
+    program: str,
+    as_json: bool,
+    kind: str,
+    text: str,
+    code: int,
+    details: dict[str, Any] | None = None,
 ) -> int:
     try:
         if as_json:

@@ -213,7 +213,7 @@ def lineage(call: Call, version: str) -> None:
 
 
 def _origin(lake: Lake, row: VersionRow) -> dict[str, Any]:
-    """A version with its sources and theirs. Ends, since a source is sealed before what it is in."""
+    """A version with its sources and theirs; ends, as a source is older than what it is in."""
     import msgspec
 
     manifest = row.manifest

@@ -64,7 +64,13 @@ def _dataset(lake: Lake, name: str) -> dict[str, Any]:
 def _dataset_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     head = ("DATASET", "VERSIONS", "FILES", "BYTES", "TAGS")
     cells = [
-        (r["dataset"], str(r["versions"]), f"{r['files']:,}", f"{r['size_bytes']:,}", ",".join(r["tags"]))
+        (
+            r["dataset"],
+            str(r["versions"]),
+            f"{r['files']:,}",
+            f"{r['size_bytes']:,}",
+            ",".join(r["tags"]),
+        )
         for r in rows
     ]
     return table([head, *cells], right=(1, 2, 3)) if rows else iter(())
@@ -116,7 +122,7 @@ def locate(lake: Lake, version: VersionRow, path: bytes) -> tuple[tuple[bytes, .
     from dtafs.core.names import suggest
     from dtafs.core.tree import find, scan
     from dtafs.core.values import Kind
-    from dtafs.store.ingest import split_path
+    from dtafs.store.sources import split_path
 
     parts = split_path(path)
     entry = lake.objects.top(version)
@@ -179,13 +185,9 @@ def diff(call: Call, before: str, after: str | None, everything: bool) -> None:
         first = lake.resolve(before) if after is not None else _previous(lake, second)
         objects = lake.objects
         changes = list(compare(objects.node, objects.top(first), objects.top(second)))
-    facts = {
-        "before": first.name,
-        "after": second.name,
-        "totals": summarise(changes),
-        "changes": [describe_change(change) for change in changes],
-    }
-    lines = [*change_lines(facts["changes"], everything), totals_line(facts["totals"])]
+    totals, described = summarise(changes), [describe_change(change) for change in changes]
+    facts = {"before": first.name, "after": second.name, "totals": totals, "changes": described}
+    lines = [*change_lines(described, everything), totals_line(totals)]
     call.answer(facts, [f"From {first.name} to {second.name}:", *lines])
 
 

@@ -40,7 +40,7 @@ def time_text(text: str) -> str:
 
 
 def table(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> Iterator[str]:
-    """Columns two spaces apart, those in `right` aligned on the right; the first row is the head."""
+    """Columns two spaces apart, those in `right` aligned right; the first row is the head."""
     kept = [list(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*kept, strict=True)]
     for row in kept:
@@ -80,9 +80,11 @@ def change_lines(changes: Iterable[dict[str, Any]], everything: bool) -> Iterato
 
     Without `everything`, directories of which only the time changed are left out.
     """
+    hidden = 0
     for change in changes:
         aspects = change.get("aspects", [])
         if not everything and change["kind"] == "directory" and aspects == ["mtime_ns"]:
+            hidden += 1
             continue
         mark = "/" if change["kind"] == "directory" else ""
         line = f"{LETTERS[change['change']]} {printable(change['path'] or '.')}{mark}"
@@ -92,6 +94,8 @@ def change_lines(changes: Iterable[dict[str, Any]], everything: bool) -> Iterato
         elif "content" not in aspects and aspects:
             line += f"  ({', '.join(name.removesuffix('_ns') for name in aspects)})"
         yield line
+    if hidden:
+        yield f"({hidden:,} of the changes are only times of directories: --all shows them)"
 
 
 def totals_line(totals: dict[str, int]) -> str:

@@ -20,7 +20,7 @@ ChunkId = Callable[[bytes], bytes]
 
 
 class Piece(NamedTuple):
-    """A range of one chunk: `size` bytes from `start` of the chunk `id`, whose length is `chunk_size`."""
+    """A range of one chunk: `size` bytes from `start` of chunk `id`, which has `chunk_size`."""
 
     id: bytes
     start: int
@@ -68,7 +68,8 @@ def chunks_in(
     root = _list_node(fetch, content.chunk_list)
     if root.offsets[-1] != content.size:
         raise IntegrityError(
-            f"chunk list {content.chunk_list.hex()} covers {root.offsets[-1]} bytes of {content.size}"
+            f"chunk list {content.chunk_list.hex()} covers "
+            f"{root.offsets[-1]} bytes of {content.size}"
         )
     stack = [(root, 0, 0)]
     while stack:

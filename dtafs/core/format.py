@@ -61,8 +61,8 @@ kind 2, level > 0      `[node id, size, chunks]`
 kind 3, level 0        one entry with the empty name: a version's top directory
 =====================  =======================================================================
 
-A file whose content is one chunk has an empty `ref`: the chunk's id follows from its `sha256`. Nodes
-end where the SHA-256 of (level, last key) falls below a bound in proportion to the last item's
+A file whose content is one chunk has an empty `ref`: the chunk's id follows from its `sha256`.
+Nodes end where the SHA-256 of (level, last key) falls below a bound in proportion to the last item's
 size (`dtafs.core.nodes`), so that equal directories have equal nodes; a reader needs not know.
 
 Log entry
@@ -70,7 +70,8 @@ Log entry
 A DSSE envelope (https://github.com/secure-systems-lab/dsse) in canonical JSON, payload type
 `application/vnd.dtafs.entry+json`, one Ed25519 signature whose `keyid` is the first 16 hex digits
 of the SHA-256 of the raw public key. The payload is canonical JSON with the members of
-`LogEntry` below. `previous` is the SHA-256 of the whole object before it, as `sha256sum` prints it.
+`dtafs.core.entries.LogEntry`. `previous` is the SHA-256 of the whole object before it, as
+`sha256sum` prints it.
 The body of a `committed` entry is the version's manifest (`dtafs.core.values.Manifest`); **the hash
 of a version is the SHA-256 of the canonical JSON of its manifest**. A reader refuses a kind that it
 does not know unless `skippable` is true. Times are UTC with nine digits and grow along a log.
@@ -120,13 +121,12 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 import msgspec
-import rfc8785
 from msgspec import Struct
 
+from dtafs.core.canonical import canonical_json
 from dtafs.core.chunking import CHUNK_LIMIT_BYTES, ChunkParameters
-from dtafs.core.names import format_time, parse_time
-from dtafs.core.values import HASH_BYTES, Actor, Manifest
-from dtafs.errors import IntegrityError, UnsupportedError, UsageError
+from dtafs.core.values import HASH_BYTES
+from dtafs.errors import IntegrityError, UnsupportedError
 
 FORMAT_VERSION = 1
 SUPPORTED_FEATURES: frozenset[str] = frozenset()
@@ -137,12 +137,7 @@ PACK_END_MAGIC = b"dtafend\n"
 PACK_HEADER = struct.Struct("<8sBB6s")
 PACK_TRAILER = struct.Struct("<II32s8s")
 FOOTER_LIMIT_BYTES = 64 * 1024 * 1024
-ENTRY_LIMIT_BYTES = 64 * 1024 * 1024
-"""A reader takes no larger footer, and no larger log entry."""
-
-PAYLOAD_TYPE = "application/vnd.dtafs.entry+json"
-KINDS = frozenset({"created", "committed", "tagged", "untagged", "exported"})
-"""The kinds of log entries that this release reads."""
+"""A reader takes no larger footer."""
 
 
 class PackKind(IntEnum):
@@ -184,47 +179,6 @@ class Superblock(Struct, frozen=True, forbid_unknown_fields=True):
     signature: str = ""
 
 
-class LogEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """One fact about one dataset. `previous` is the hash of the object before it, None for the first."""
-
-    lake: str
-    dataset: str
-    sequence: int
-    previous: str | None
-    time: str
-    actor: Actor
-    kind: str
-    body: dict[str, Any]
-    skippable: bool = False
-
-    @property
-    def time_ns(self) -> int:
-        return parse_time(self.time)
-
-
-class Signature(Struct, frozen=True, forbid_unknown_fields=True):
-    """One signature of a DSSE envelope."""
-
-    keyid: str
-    sig: bytes
-
-
-class Envelope(Struct, frozen=True, rename={"payload_type": "payloadType"}):
-    """A DSSE envelope; msgspec writes `bytes` as base64."""
-
-    payload: bytes
-    payload_type: str
-    signatures: tuple[Signature, ...]
-
-
-def canonical_json(value: object) -> bytes:
-    """RFC 8785 bytes of a struct or a tree of plain values; UsageError for what JSON cannot hold."""
-    try:
-        return rfc8785.dumps(msgspec.to_builtins(value))
-    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
-        raise UsageError(f"this cannot be written to the log: {error}") from None
-
-
 def superblock_message(block: Superblock) -> bytes:
     """What the signature of a superblock covers."""
     fields = msgspec.to_builtins(block)
@@ -246,8 +200,8 @@ def decode_superblock(data: bytes) -> Superblock:
     version, required = loose.get("format"), loose.get("required", [])
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise UnsupportedError(
-            f"this lake has format {version} and this release of dtafs reads format {FORMAT_VERSION}; "
-            "install a newer dtafs"
+            f"this lake has format {version} and this release of dtafs reads format "
+            f"{FORMAT_VERSION}; install a newer dtafs"
         )
     unknown = (
         sorted(str(f) for f in required if f not in SUPPORTED_FEATURES)
@@ -332,91 +286,7 @@ def decode_footer(footer: bytes, count: int, digest: bytes, frames_bytes: int) -
     return frames
 
 
-def encode_manifest(manifest: Manifest) -> bytes:
-    """The bytes whose SHA-256 is the version's hash."""
-    return canonical_json(manifest)
-
-
-def manifest_hash(manifest: Manifest) -> bytes:
-    """The hash of a version."""
-    return hashlib.sha256(encode_manifest(manifest)).digest()
-
-
-def decode_manifest(body: dict[str, Any]) -> Manifest:
-    """The manifest in the body of a `committed` entry."""
-    try:
-        manifest = msgspec.convert(body, Manifest)
-        hashes = (manifest.root, *manifest.packs, *((manifest.parent,) if manifest.parent else ()))
-        if any(len(bytes.fromhex(h)) != HASH_BYTES for h in hashes) or manifest.version < 1:
-            raise IntegrityError("a manifest holds an impossible hash or version")
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise IntegrityError(f"a manifest is malformed: {error}") from None
-    return manifest
-
-
-def pre_authentication(payload: bytes) -> bytes:
-    """What DSSE signs: the payload with its type and both lengths (DSSE protocol, PAE)."""
-    kind = PAYLOAD_TYPE.encode()
-    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
-
-
-def encode_envelope(payload: bytes, keyid: str, signature: bytes) -> bytes:
-    """The bytes of a log entry object."""
-    envelope = Envelope(payload, PAYLOAD_TYPE, (Signature(keyid, signature),))
-    return canonical_json(envelope) + b"\n"
-
-
-def decode_envelope(data: bytes) -> Envelope:
-    """Raises IntegrityError for what is not an envelope of ours."""
-    if len(data) > ENTRY_LIMIT_BYTES:
-        raise IntegrityError("a log entry is impossibly large")
-    try:
-        envelope = msgspec.json.decode(data, type=Envelope)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise IntegrityError(f"a log entry is malformed: {error}") from None
-    if envelope.payload_type != PAYLOAD_TYPE or not envelope.signatures:
-        raise IntegrityError("a log entry is of a foreign type or not signed")
-    if canonical_json(envelope) + b"\n" != data:
-        raise IntegrityError("a log entry is not in canonical form: it was altered")
-    return envelope
-
-
-def decode_log_entry(payload: bytes) -> LogEntry:
-    """The fact in an envelope; UnsupportedError for a kind that must be understood and is not."""
-    try:
-        entry = msgspec.json.decode(payload, type=LogEntry)
-        parse_time(entry.time)
-    except (msgspec.MsgspecError, UnicodeDecodeError, UsageError) as error:
-        raise IntegrityError(f"a log entry is malformed: {error}") from None
-    if entry.kind not in KINDS and not entry.skippable:
-        raise UnsupportedError(
-            f"entry {entry.sequence} of {entry.dataset!r} is of the kind {entry.kind!r}, which this "
-            "release of dtafs does not know; install a newer dtafs"
-        )
-    return entry
-
-
-def log_key(dataset: str, sequence: int) -> str:
-    """The key of a log entry below the lake."""
-    return f"log/{dataset}/{sequence:010d}"
-
-
 def pack_key(pack: bytes) -> str:
     """The key of a pack below the lake."""
     name = pack.hex()
     return f"packs/{name[:2]}/{name}"
-
-
-def make_log_entry(
-    lake: str,
-    dataset: str,
-    sequence: int,
-    previous: bytes | None,
-    time_ns: int,
-    actor: Actor,
-    kind: str,
-    body: dict[str, Any],
-) -> LogEntry:
-    """The fact to sign as entry `sequence`; `previous` is the hash of the object before it."""
-    before = previous.hex() if previous else None
-    return LogEntry(lake, dataset, sequence, before, format_time(time_ns), actor, kind, body)

@@ -78,7 +78,10 @@ def parse_version_name(word: str) -> int | None:
 
 
 class VersionSpec(Struct, frozen=True):
-    """What `DATASET`, `DATASET:v3`, `DATASET:tag` or `DATASET@time` says; at most one field but the first is set."""
+    """What `DATASET`, `DATASET:v3`, `DATASET:tag` or `DATASET@time` says.
+
+    At most one of the fields after the first is set.
+    """
 
     dataset: str
     version: int | None = None
@@ -133,7 +136,7 @@ def parse_time(text: str) -> int:
 
 
 def format_time(time_ns: int) -> str:
-    """UTC, with nine digits of the second: `2024-07-04T12:00:00.000000000Z`. Sorts as the times do."""
+    """UTC with nine digits of the second, `2024-07-04T12:00:00.000000000Z`; sorts as times do."""
     whole, rest = divmod(time_ns, 1_000_000_000)
     return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 

@@ -33,8 +33,8 @@ ROOT_NODE = 3
 NODE_MIN_BYTES = 2 * 1024
 NODE_SPREAD_BYTES = 8 * 1024
 NODE_CUT_BYTES = 16 * 1024
-"""A node never ends before the first, ends after an item of n bytes with probability n / the second,
-and always ends once it has reached the third: 8.6 KiB on average, so that a lookup in a directory
+"""A node never ends before the first, ends after an item of n bytes with probability n / the
+second, and always ends once it has reached the third: 8.6 KiB on average, so that a lookup in a directory
 of a million entries decodes three nodes and a changed entry rewrites as many."""
 
 NODE_LIMIT_BYTES = 256 * 1024

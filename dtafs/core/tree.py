@@ -35,7 +35,7 @@ Path = tuple[bytes, ...]
 
 
 class Located(NamedTuple):
-    """An entry with its place: `position` in its directory (from 0), `ordinal` below it (from 1)."""
+    """An entry with its `position` in its directory (from 0) and `ordinal` below it (from 1)."""
 
     entry: Entry
     position: int
@@ -43,7 +43,7 @@ class Located(NamedTuple):
 
 
 class Built(NamedTuple):
-    """A directory tree: its root, what it holds, and the encoded nodes that are new by their ids."""
+    """A directory tree: its root, what it holds, and by their ids the new nodes, encoded."""
 
     root: bytes
     totals: Totals

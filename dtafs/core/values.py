@@ -19,7 +19,7 @@ NAME_MAX_BYTES = 255
 
 
 class Kind(IntEnum):
-    """What a directory entry is. Sockets and devices exist in staging only; a commit refuses them."""
+    """What a directory entry is. Sockets and devices exist in staging only."""
 
     FILE = 1
     DIRECTORY = 2
@@ -76,7 +76,7 @@ class Entry(Struct, frozen=True, array_like=True):
     |---|---|---|---|---|
     | size | bytes | sum of the files below | bytes of the target | 0 |
     | sha256 | of the content | empty | empty | empty |
-    | ref | chunk list id or empty | id of its root node, empty when it has no entries | target | empty |
+    | ref | chunk list id, or empty | id of its root node, if any | target | empty |
     """
 
     name: bytes
@@ -124,7 +124,7 @@ class Branch(Struct, frozen=True, array_like=True):
 
 
 class Span(Struct, frozen=True, array_like=True):
-    """A chunk in a leaf of a chunk list (`id` of a chunk), or a child of an inner node (`id` of a node)."""
+    """In a leaf of a chunk list a chunk, with its `id`; in an inner node a child, with its `id`."""
 
     id: bytes
     size: int

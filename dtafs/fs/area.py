@@ -72,7 +72,7 @@ class OpenDirectory:
     """An open directory."""
 
     async def read(self, start: int, emit: Emit) -> None:
-        """Emit the names after the cookie `start` (0: from the beginning) until there is no room."""
+        """Emit the names after the cookie `start` (0: all of them) until there is no room."""
         refuse(errno.ENOTDIR)
 
     async def fsync(self) -> None:

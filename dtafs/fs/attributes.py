@@ -10,7 +10,7 @@ from dtafs.core.values import Entry, Kind
 from dtafs.store.staging import Inode
 
 SEALED_TIMEOUT_S = 86_400.0
-"""Sealed names and attributes never change; a day is for ever to a cache, and a bound all the same."""
+"""Sealed names and attributes never change; to a cache a day is for ever, and yet a bound."""
 
 STAGED_TIMEOUT_S = 300.0
 """This daemon is the only writer, and what a caller changes the kernel has changed in its own

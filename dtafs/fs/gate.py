@@ -7,10 +7,13 @@ Sealed versions have no gate: their readers never wait for a commit.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import trio
+
+log = logging.getLogger(__name__)
 
 
 class Gate:
@@ -65,7 +68,10 @@ class Gate:
             self._closed = False
             later, self._later = self._later, []
             for call in later:
-                call()
+                try:
+                    call()
+                except Exception:
+                    log.exception("a call that waited for a commit failed")
             self._signal()
 
     def soon(self, call: Callable[[], None]) -> None:

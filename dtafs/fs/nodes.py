@@ -1,8 +1,8 @@
 """Calls that need metadata nodes, made on the event loop and repeated when one has to be read.
 
-A call that finds all its nodes in memory never leaves the loop. One that does not raises `ColdNode`;
-the node is then read in a thread and the whole call is made again, so it must not have changed
-anything before its last fetch.
+A call that finds all its nodes in memory never leaves the loop. One that does not raises
+`ColdNode`; the node is then read in a thread and the whole call is made again, so it must not have
+changed anything before its last fetch.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The adapter between pyfuse3 and the namespace: arguments, attributes and errors, nothing else.
 
-Any exception but `FUSEError` that leaves a handler ends the mount for every user, so each handler is
-wrapped by `guarded`, which turns errors into an errno and logs what nobody expected. A handler never
-blocks the event loop and never waits without bound: FUSE delivers no interrupts here, and a killed
-process stays until it is answered.
+Any exception but `FUSEError` that leaves a handler ends the mount for every user, so each handler
+is wrapped by `guarded`, which turns errors into an errno and logs what nobody expected. A handler
+never blocks the event loop and never waits without bound: FUSE delivers no interrupts here, and a
+killed process stays until it is answered.
 """
 
 from __future__ import annotations

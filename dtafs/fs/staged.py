@@ -125,13 +125,14 @@ class StagedArea(Area):
         return opened
 
     async def _open(self, home: Home, ino: int, writing: bool, caller: Caller) -> OpenFile:
-        opener = Opener(caller.pid, program_of(caller.pid)) if writing else Opener(caller.pid, "")
-        handle = await home.change(home.staging.open, ino, writing, opener)
+        program = program_of(caller.pid) if writing else ""
+        call = home.change if writing else home.look
+        handle = await call(home.staging.open, ino, writing, Opener(caller.pid, program))
         return StagedFile(home, ino, handle)
 
     async def open_directory(self, ino: int) -> OpenDirectory:
         home = self._of(ino)
-        handle = await home.change(home.staging.open_directory, ino)
+        handle = await home.look(home.staging.open_directory, ino)
         dots, show = partial(self._dots, home, ino), partial(self._seen, home)
         return StagedListing(home, handle, dots, show)
 

@@ -24,7 +24,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 WRITE_THREADS = 8
-"""Writes and syncs under way at once, apart from the reads: a full disk queue holds up no reader."""
+"""Writes and syncs under way at once. Reads have their own: a slow disk queue holds up none."""
 
 DOTS = 2
 """Cookies 1 and 2 follow `.` and `..`; those of `Staging` follow, moved by two."""
@@ -94,7 +94,8 @@ class StagedFile(OpenFile):
         await self._home.writing(self._home.staging.fsync, self._ino)
 
     async def release(self) -> None:
-        await self._home.change(self._home.staging.close, self._handle)
+        staging = self._home.staging
+        self._home.gate.soon(lambda: staging.close(self._handle))
 
 
 class StagedListing(OpenDirectory):
@@ -117,7 +118,8 @@ class StagedListing(OpenDirectory):
         await self._home.writing(self._home.staging.fsync, self._handle.ino)
 
     async def release(self) -> None:
-        await self._home.change(self._home.staging.close_directory, self._handle)
+        staging = self._home.staging
+        self._home.gate.soon(lambda: staging.close_directory(self._handle))
 
 
 class _Page:

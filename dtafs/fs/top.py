@@ -2,8 +2,8 @@
 
 `/` holds `.dtafs` and one directory for each dataset; `mkdir` creates one. A dataset's directory
 holds `v1`, `v2`, … (sealed), `latest` and every tag (symlinks), `staging`, and, on lookup only,
-`@TIME`. What can be changed here: `mv staging vN` commits, `ln -s vN TAG` tags, `rm TAG` takes a tag
-off. Everything else is refused with EPERM: a dataset's name is for ever.
+`@TIME`. What can be changed here: `mv staging vN` commits, `ln -s vN TAG` tags, `rm TAG` takes a
+tag off. Everything else is refused with EPERM: a dataset's name is for ever.
 """
 
 from __future__ import annotations

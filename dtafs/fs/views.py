@@ -118,7 +118,7 @@ class ViewsArea(Area):
         self._numbers.release(ino, count)
 
     async def entries(self, key: Key) -> list[tuple[bytes, Attributes]]:
-        """What a directory lists. Sizes of texts are left to `lookup`: each has to be made first."""
+        """What a directory lists. Sizes of texts are left to `lookup`, which has to make them."""
         above = made_up(ROOT, Kind.DIRECTORY, self._owner, 0, mode=DIRECTORY_MODE)
         found = [(b".", self._directory(key)), (b"..", above)]
         if key == ("top",):

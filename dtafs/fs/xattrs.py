@@ -2,7 +2,7 @@
 
 | name | value |
 |---|---|
-| user.dtafs.sha256 | of a file: of its bytes; of a directory: of its root node, which covers all below |
+| user.dtafs.sha256 | of a file's bytes; of a directory's root node, which covers all below it |
 | user.dtafs.version | DATASET:vN |
 | user.dtafs.manifest | SHA-256 of the version's manifest: the version's hash |
 | user.dtafs.tier | where the bytes are |

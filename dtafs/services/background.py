@@ -2,7 +2,7 @@
 
 A file whose last writer has closed it is worth chunking at once, so that the commit finds it done.
 Files are gathered until they fill a good part of a pack; what is left is sealed by the commit. A
-file sealed in vain (it was written again) costs the space of its chunks until the commit drops them.
+file that is sealed and then written again costs the room of chunks that nothing will reach.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ BATCH_FILES = 1_024
 """A batch ends in a synced pack: fewer or smaller files wait for others, or for the commit."""
 
 QUIET_S = 0.5
-"""A file that is opened again at once (`rsync` sets times, `cp -a` attributes) is offered again; one
-short wait lets that happen before it is read."""
+"""Programs that copy open, close and set attributes in quick succession: a short wait lets that
+be over before the file is read."""
 
 FLUSH_S = 1.0
 TIDY_ROWS = 256

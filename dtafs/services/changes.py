@@ -1,8 +1,8 @@
 """What the daemon changes in the lake, for the mount and for commands alike.
 
-The work is that of `dtafs.store.session`; here it is fitted to a mount in use. What `put` changes in
-staging passes the dataset's gate call by call. A commit chunks while everybody goes on writing, then
-closes the gate, finishes, and opens it.
+The work is that of `dtafs.store.session`; here it is fitted to a mount in use. What `put` changes
+in staging passes the dataset's gate call by call. A commit chunks while everybody goes on writing,
+then closes the gate, finishes, and opens it.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
 """The daemon: it holds a lake, serves its mount and its control socket, and ends cleanly.
 
-Ends when the mount is taken away (`fusermount3 -u`, `dtafs umount`) or on SIGTERM, SIGINT or SIGHUP,
-which take it away themselves: plainly when nobody uses the mount, so that the kernel writes its
-dirty pages first; otherwise after asking it to write them, lazily.
-
-Imports are made when `serve` runs: a command that only starts the daemon does not pay for them.
+Ends when the mount is taken away (`fusermount3 -u`, `dtafs umount`) or on SIGTERM, SIGINT or
+SIGHUP, which take it away themselves: plainly when nobody uses the mount, so that the kernel writes
+its dirty pages first; otherwise after asking it to write them, lazily.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -22,26 +21,18 @@ import trio
 from msgspec import Struct
 
 from dtafs.errors import DtafsError, StorageError
-from dtafs.fs.area import Area
-from dtafs.fs.attributes import SEALED_TIMEOUT_S, Owner
+from dtafs.fs.attributes import SEALED_TIMEOUT_S
+from dtafs.fs.build import Directories, build_namespace
 from dtafs.fs.drafts import Drafts
 from dtafs.fs.gate import Gates
-from dtafs.fs.inodes import VIEW_BASE, NumberTable
-from dtafs.fs.namespace import Namespace
-from dtafs.fs.nodes import NodeReader
 from dtafs.fs.operations import Operations
-from dtafs.fs.readahead import ReadAheadPool
-from dtafs.fs.sealed import SealedArea
-from dtafs.fs.staged import StagedArea
-from dtafs.fs.top import STAGING_NAME, TopArea
-from dtafs.fs.views import ViewsArea
+from dtafs.fs.top import STAGING_NAME
 from dtafs.services import mountpoints
 from dtafs.services.background import BackgroundSealer, flush_staging
 from dtafs.services.changes import Changes
 from dtafs.services.control import ControlServer
 from dtafs.services.protocol import socket_path
 from dtafs.services.status import StatusSources
-from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
 from dtafs.store.session import Session, actor_here
 
@@ -53,6 +44,9 @@ answer from memory must not queue behind those which read."""
 
 SYNC_LIMIT_S = 20.0
 """How long an end by signal waits for the kernel to write dirty pages of a mount that is in use."""
+
+M_ARENA_MAX, ARENAS = -8, 2
+"""`mallopt(3)`: without it the daemon's memory grows by a third while eight threads decode."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -70,6 +64,7 @@ def serve(path: Path, options: MountOptions, ready: Callable[[], None]) -> None:
 
     Raises a DtafsError when it cannot be mounted; then nothing was left behind.
     """
+    _limit_arenas()
     os.umask(0)  # modes that callers ask for are theirs to mask; files of the lake name their own
     path = path.absolute()
     place = mountpoints.check_mountpoint(path, options.mountpoint, options.allow_other)
@@ -82,6 +77,12 @@ def serve(path: Path, options: MountOptions, ready: Callable[[], None]) -> None:
             if expected is None:
                 raise
             raise _first(expected) from None
+
+
+def _limit_arenas() -> None:
+    """Keep glibc from giving each thread a heap of its own, which it would never give back."""
+    with contextlib.suppress(AttributeError, OSError):  # another libc needs no such thing
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
 
 
 def _first(group: BaseException) -> BaseException:
@@ -107,7 +108,7 @@ class _Daemon:
                 nursery.start_soon(self._sealer.run)
                 nursery.start_soon(flush_staging, self._lake)
             nursery.start_soon(self._obey_signals, nursery)
-            self._mount(operations)
+            self._mount(operations, nursery)
             try:
                 await pyfuse3.main(min_tasks=MIN_TASKS, max_tasks=MAX_TASKS)
             finally:
@@ -122,37 +123,20 @@ class _Daemon:
 
     def _build(self, nursery: trio.Nursery) -> Operations:
         lake = self._lake
-        nodes = NodeReader(lake.objects)
-        status = lake.path.stat()
-        owner = Owner(status.st_uid, status.st_gid)
-        gates, drafts = Gates(), Drafts()
-        numbers, view_numbers = NumberTable(), NumberTable(VIEW_BASE)
-
-        def directory_of(dataset: str) -> int:
-            return top.directory_number(dataset)
-
-        pool = ReadAheadPool(nodes, nursery)
-        sealed = SealedArea(nodes, pool, self._version_of, directory_of)
-        staged = changes = None
+        gates, drafts, directories = Gates(), Drafts(), Directories()
+        changes = None
         if lake.can_write:
             changes = Changes(
-                lake, gates, drafts, lambda dataset: self._renew(directory_of(dataset))
+                lake, gates, drafts, lambda dataset: self._renew(directories.number_of(dataset))
             )
             self._sealer = BackgroundSealer(changes)
-            lake.area.fetch = nodes.fetch
-            staged = StagedArea(lake, nodes, gates, drafts, directory_of, self._sealer.offer)
             self._control = ControlServer(socket_path(lake.path), self._session_for(changes))
         sources = StatusSources(lake, self._options.mountpoint, changes)
-        views = ViewsArea(lake, view_numbers, owner, sources)
-        top = TopArea(lake, numbers, owner, sealed, staged, views, changes)
-        namespace = Namespace(top, views, sealed, staged if staged is not None else Area())
+        offer = self._sealer.offer if changes is not None else _ignore
+        namespace = build_namespace(
+            lake, nursery, directories, gates, drafts, sources, changes, offer
+        )
         return Operations(namespace, lake.path, SEALED_TIMEOUT_S)
-
-    def _version_of(self, serial: int) -> VersionRow:
-        row = self._lake.index.version_by_serial(serial)
-        if row is None:
-            raise FileNotFoundError(f"no version has the serial {serial}")
-        return row
 
     def _session_for(self, changes: Changes) -> Callable[[int, str, str], Session]:
         def session_for(uid: int, program: str, dataset: str) -> Session:
@@ -165,7 +149,7 @@ class _Daemon:
         if self._invalidating:
             pyfuse3.invalidate_entry_async(directory, STAGING_NAME, ignore_enoent=True)
 
-    def _mount(self, operations: Operations) -> None:
+    def _mount(self, operations: Operations, nursery: trio.Nursery) -> None:
         options = {
             "default_permissions",
             "nosuid",
@@ -177,13 +161,15 @@ class _Daemon:
             options.add("allow_other")
         if self._options.read_only:
             options.add("ro")
-        operations.on_ready = self._answering
+        operations.on_ready = lambda: nursery.start_soon(self._answer)
         try:
             pyfuse3.init(operations, os.fspath(self._options.mountpoint), options)
         except RuntimeError as error:
             raise StorageError(f"cannot mount on {self._options.mountpoint}: {error}") from None
 
-    def _answering(self) -> None:
+    async def _answer(self) -> None:
+        """Say that the mount answers. Runs right after the kernel has been agreed with: before
+        that, it would set its own read-ahead again."""
         mountpoint = self._options.mountpoint
         mountpoints.raise_read_ahead(mountpoint, self._lake.config.mount.read_ahead_kib)
         self._announce()
@@ -218,6 +204,10 @@ class _Daemon:
         await trio.to_thread.run_sync(mountpoints.detach, mountpoint, True)
         if not self._ended:
             pyfuse3.terminate()
+
+
+def _ignore(dataset: str, ino: int) -> None:
+    """A read-only mount has nothing to seal."""
 
 
 def _sync(mountpoint: Path) -> None:

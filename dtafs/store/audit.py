@@ -11,7 +11,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from dtafs.core.format import decode_manifest, encode_superblock, manifest_hash
+from dtafs.core.entries import decode_manifest, manifest_hash
+from dtafs.core.format import encode_superblock
 from dtafs.core.tree import open_root, walk
 from dtafs.core.values import Entry, Kind, Manifest
 from dtafs.errors import DtafsError, IntegrityError

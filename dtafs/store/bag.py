@@ -8,7 +8,7 @@
     proof/lake.json           the superblock, with the public key
     proof/public-key.pem      the same key as openssl takes it
     proof/log/0000000001 …    the dataset's signed log entries up to the one that sealed the version
-    proof/nodes               the version's metadata nodes, each behind its size (4 bytes, big-endian)
+    proof/nodes               the metadata nodes, each behind its size (4 bytes, big-endian)
     data/…                    the files, directories and links of the version
     tagmanifest-sha256.txt    SHA-256 of every document above, as `sha256sum -c` takes it
 
@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from msgspec import Struct
 
-from dtafs.core.format import log_key
+from dtafs.core.entries import log_key
 from dtafs.core.nodes import DIRECTORY_NODE, Fetch, Node
 from dtafs.core.tree import walk
 from dtafs.core.values import Entry, Kind
@@ -74,7 +74,7 @@ def log_name(sequence: int) -> bytes:
 
 
 def checksum_line(digest: bytes, name: bytes) -> bytes:
-    """A line that `sha256sum -c` takes: a name with a backslash or line end is escaped and marked."""
+    """A line for `sha256sum -c`: a name with a backslash or line end is escaped and marked."""
     text = digest.hex().encode()
     if not any(code in ESCAPES for code in name):
         return b"%b  %b\n" % (text, name)
@@ -103,7 +103,7 @@ def _plain(name: bytes) -> bool:
 
 
 def node_ids(fetch: Fetch, root: bytes) -> Iterator[bytes]:
-    """Every metadata node of a version once, parents before children; chunk lists are not among them."""
+    """Every metadata node of a version once, parents first; chunk lists are not among them."""
     seen: set[bytes] = set()
     pending = [root]
     while pending:

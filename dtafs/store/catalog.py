@@ -21,16 +21,16 @@ import json
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from dtafs.core.format import LogEntry, decode_manifest, manifest_hash
+from dtafs.core.entries import LogEntry, decode_manifest, manifest_hash
 from dtafs.core.names import parse_time
 from dtafs.core.values import Manifest
-from dtafs.errors import DtafsError, from_os_error
+from dtafs.errors import DtafsError, StorageError, StorageFullError, from_os_error
 
 if TYPE_CHECKING:
     from dtafs.store.lake import Lake
@@ -177,10 +177,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
-def translated_sqlite(path: Path) -> Any:
+def translated_sqlite(path: Path) -> Iterator[None]:
     """Turn an error of SQLite inside the block into one of dtafs's own."""
-    from dtafs.errors import StorageError, StorageFullError
-
     try:
         yield
     except sqlite3.Error as error:
@@ -190,7 +188,7 @@ def translated_sqlite(path: Path) -> Any:
 
 
 def _heads_of(path: Path) -> dict[str, tuple[int, str]] | None:
-    """The last entry of each dataset that a catalog reflects; None when it is missing or damaged."""
+    """The last entry of each dataset that a catalog reflects; None for a damaged or missing one."""
     if not path.is_file():
         return None
     try:

@@ -4,8 +4,8 @@
 the log, one over the packs and one walk over all versions have found (`Facts`). Damaged input never
 stops the check: what cannot be read is itself a finding, and the rest is checked all the same.
 
-Without `read_data` every log entry, pack footer, index row and metadata node is read; with it, every
-frame and chunk, every pack's own hash, and every file's hash as well.
+Without `read_data` every log entry, pack footer, index row and metadata node is read; with it,
+every frame and chunk, every pack's own hash, and every file's hash as well.
 
 Nothing is changed. A lake that is open for reading only may be written to by another process
 meanwhile; its log is read last, so that what was just sealed is no finding.
@@ -124,7 +124,7 @@ def check(lake: Lake, *, read_data: bool = False, progress: Report | None = None
             survey.attempt(number, _first_line(function), partial(function, facts))
     finally:
         survey.close()
-    order = {finding: None for finding in survey.findings}
+    order = dict.fromkeys(survey.findings)
     return sorted(order, key=lambda finding: (finding.severity, finding.invariant))
 
 

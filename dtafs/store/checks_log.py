@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from dtafs.core.format import manifest_hash
+from dtafs.core.entries import manifest_hash
 from dtafs.core.names import check_dataset_name
 from dtafs.errors import UsageError
 from dtafs.store.crypto import verify_superblock
 from dtafs.store.findings import Affected
+from dtafs.store.founding import read_superblock
 from dtafs.store.index import DatasetRow, VersionRow
-from dtafs.store.lake import read_superblock
 from dtafs.store.survey import DAMAGE, LoggedEntry, LoggedVersion, Survey, in_time_order
 
 
@@ -87,14 +87,11 @@ def check_manifests(survey: Survey) -> None:
     for version in survey.versions:
         for source in version.manifest.sources:
             known = by_hash.get(source.manifest)
-            if known is not None and (known.dataset, known.number) != (
-                source.dataset,
-                source.version,
-            ):
+            said = f"{source.dataset}:v{source.version}"
+            if known is not None and known.name != said:
                 survey.add(
                     4,
-                    f"{version.name} says that it comes from {source.dataset}:v{source.version} but "
-                    f"gives the hash of {known.name}",
+                    f"{version.name} is made from {said} and gives the hash of {known.name}",
                     [Affected(version.dataset, (version.number,))],
                 )
 
@@ -115,8 +112,6 @@ def check_nothing_destroyed(survey: Survey) -> None:
         broken = any(one.problem for one in logged)
         if gone and not missing and not broken:
             survey.add(10, f"no entry of {name!r} seals v{gone[0]}", [Affected(name, tuple(gone))])
-        if not logged:
-            survey.add(10, f"the log of {name!r} has no entries", [Affected(name)])
     for row in survey.lake.index.datasets():
         logged = survey.entries.get(row.name, [])
         newest = logged[-1].sequence if logged else 0
@@ -124,7 +119,7 @@ def check_nothing_destroyed(survey: Survey) -> None:
             lost = survey.lake.index.versions(row.name)
             survey.add(
                 10,
-                f"the log of {row.name!r} ends at entry {newest}, but there was an entry {row.sequence}",
+                f"the log of {row.name!r} ends at entry {newest}, but entry {row.sequence} existed",
                 [Affected(row.name, tuple(v.number for v in lost if v.sequence > newest))],
             )
 

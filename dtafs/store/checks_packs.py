@@ -147,7 +147,8 @@ def _read_frame(survey: Survey, fd: int, places: list[tuple[bytes, Place]]) -> N
         data = memoryview(plain)[place.start : place.start + place.size]
         if survey.objects.chunk_id(hashlib.sha256(data).digest()) != chunk:
             survey.bad_chunks[chunk] = (
-                f"chunk {chunk.hex()} is altered in pack {place.pack.hex()}, frame at {place.offset}"
+                f"chunk {chunk.hex()} is altered in pack {place.pack.hex()}, "
+                f"frame at {place.offset}"
             )
 
 
@@ -222,11 +223,9 @@ def _pack_row(pack: Pack, version: LoggedVersion) -> PackRow:
 def check_rows(survey: Survey, result: PackPass) -> None:
     """I3: every row points at bytes that decode to its id."""
     for pack, count in result.rows_wrong.items():
-        survey.add(
-            3,
-            f"the index misplaces {counted(count, 'chunk')} of pack {pack.hex()}: run dtafsctl reindex",
-            [_brought(survey.named[pack])],
-        )
+        what = f"{counted(count, 'chunk')} of pack {pack.hex()}"
+        affects = [_brought(survey.named[pack])]
+        survey.add(3, f"the index misplaces {what}: run dtafsctl reindex", affects)
     for where, problem in survey.bad_frames.items():
         affects = [_brought(survey.named[where[0]])] if where[0] in survey.named else []
         survey.add(3, problem, affects)
@@ -261,7 +260,7 @@ def check_references(survey: Survey, result: PackPass) -> None:
     suspects = {pack for pack in survey.bad_packs if not (survey.root / pack_key(pack)).exists()}
     suspects |= known.keys() - survey.named.keys()
     complete = len(known) == len(survey.named) and not suspects
-    rows: dict[bytes, int] = {pack: 0 for pack in suspects & known.keys()}
+    rows: dict[bytes, int] = dict.fromkeys(suspects & known.keys(), 0)
     for _chunk, place in () if complete else survey.lake.index.places():
         if place.pack in suspects or place.pack not in survey.named:
             rows[place.pack] = rows.get(place.pack, 0) + 1

@@ -54,7 +54,7 @@ class StagingFacts(Struct):
 
 @contextlib.contextmanager
 def _tables(survey: Survey) -> Iterator[Database | None]:
-    """The LMDB environment of staging, with all that was changed in it; None where there is none."""
+    """The LMDB environment of staging, with every change in it; None where there is none."""
     path = survey.root / "staging"
     if survey.lake.can_write:
         area = survey.lake.area

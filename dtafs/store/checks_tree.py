@@ -77,15 +77,10 @@ class Reach:
         except DAMAGE as error:
             self.unreadable[root] = str(error)
             return
-        below = top.below
-        manifest = version.manifest
-        if (below.files, below.size) != (manifest.files, manifest.size_bytes):
-            self.malformed.append(
-                (
-                    f"{version.name} holds {below.files} files and says {manifest.files}, or as for bytes",
-                    spot,
-                )
-            )
+        found = f"{counted(top.below.files, 'file')} of {top.below.size} bytes"
+        said = f"{counted(version.manifest.files, 'file')} of {version.manifest.size_bytes} bytes"
+        if found != said:
+            self.malformed.append((f"{version.name} holds {found} and says {said}", spot))
         self._directory(top, spot)
 
     def _directory(self, top: Entry, spot: Spot) -> None:
@@ -107,7 +102,7 @@ class Reach:
                 self.malformed.append((f"node {wanted.hex()} {wrong}", spot._replace(path=path)))
 
     def _below(self, node: Node, spot: Spot, path: bytes) -> Iterator[tuple[bytes, Claim, bytes]]:
-        """The nodes that a node refers to; chunks and files that it refers to are looked at here."""
+        """The nodes that a node refers to; its chunks and files are looked at here."""
         if node.kind == CHUNK_LIST_NODE:
             for span in node.spans:
                 if node.level:
@@ -174,7 +169,7 @@ class Reach:
         return True
 
     def read_contents(self) -> None:
-        """Compare the SHA-256 of each content of several chunks with its bytes, in reading order."""
+        """Compare the SHA-256 of each content of several chunks with its bytes."""
         done_bytes = 0
         total = len(self.contents)
         for done, ((ref, sha256), content) in enumerate(self.contents.items()):
@@ -245,7 +240,9 @@ def check_readable(survey: Survey, reach: Reach) -> None:
     for problem, chunks in by_reason.items():
         touched = [spot for chunk in chunks for spot in spots.get(chunk, ())]
         survey.add(
-            6, f"{problem}: {counted(len(chunks), 'chunk')} of versions cannot be read", affected(touched)
+            6,
+            f"{problem}: {counted(len(chunks), 'chunk')} of versions cannot be read",
+            affected(touched),
         )
 
 
@@ -264,9 +261,9 @@ def check_whole(survey: Survey, reach: Reach) -> None:
 class Attribution:
     """Finds the paths that need some chunks: one more walk, only when something is wrong.
 
-    Node by node, each once, it notes who refers to whom; then it goes up from the chunks in question,
-    and down again along the nodes found, naming paths. Chains of directories may be long, so nothing
-    here is recursive.
+    Node by node, each once, it notes who refers to whom; then it goes up from the chunks in
+    question, and down again along the nodes found, naming paths. Chains of directories may be long,
+    so nothing here is recursive.
     """
 
     SPOTS_MAX = 10_000

@@ -30,7 +30,7 @@ from dtafs.core.values import Actor, Manifest, Source, Transform
 from dtafs.errors import BusyError, IntegrityError, RefusedError
 from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
-from dtafs.store.packs import Pack, read_footer
+from dtafs.store.packs import read_footer
 from dtafs.store.progress import Meter, Progress, Report
 from dtafs.store.sealing import Sealer
 from dtafs.store.staging.sealing import Build
@@ -149,7 +149,7 @@ def finish(
     lake.record(dataset, "committed", msgspec.to_builtins(manifest), actor)
     version = lake.index.version(dataset, manifest.version)
     assert version is not None and version.root == root
-    _settle(lake, staging, packs, version, built)
+    _settle(lake, staging, [pack.id for pack in packs], version, built)
     return version
 
 
@@ -178,19 +178,19 @@ def _refuse_problems(staging: Staging, dataset: str) -> None:
         )
     changing = next(iter(staging.unsealed()), None)
     if changing is not None:
-        path = staging.path_of(changing[0]).decode(errors="replace")
+        where = staging.path_of(changing[0]).decode(errors="replace")
         raise BusyError(
-            f"{path} in staging of {dataset!r} keeps changing; commit when it is written"
+            f"{where} in staging of {dataset!r} keeps changing; commit when it is written"
         )
 
 
 def _settle(
-    lake: Lake, staging: Staging, packs: list[Pack], version: VersionRow, built: Build
+    lake: Lake, staging: Staging, packs: list[bytes], version: VersionRow, built: Build
 ) -> None:
     assert lake.pending is not None
     staging.rebase(version.number, version.root, built.directories)
     lake.pending.settle(version.dataset)
-    lake.pending.drop(version.dataset, packs)
+    _forget(lake, version.dataset, packs)
 
 
 def complete_commit(lake: Lake, dataset: str, number: int, root: bytes) -> None:
@@ -201,10 +201,10 @@ def complete_commit(lake: Lake, dataset: str, number: int, root: bytes) -> None:
         lake.pending.settle(dataset)
         return
     staging = lake.staging(dataset)
-    packs = [read_footer(lake.path, bytes.fromhex(pack)) for pack in version.manifest.packs]
+    packs = [bytes.fromhex(pack) for pack in version.manifest.packs]
     if staging.base.version >= number:
         lake.pending.settle(dataset)
-        lake.pending.drop(dataset, packs)
+        _forget(lake, dataset, packs)
         return
     built = staging.build(lake.objects.node, edit)
     if seal_root(built.top)[0] != root:
@@ -213,6 +213,16 @@ def complete_commit(lake: Lake, dataset: str, number: int, root: bytes) -> None:
             f"save what it holds and run dtafsctl discard {dataset}"
         )
     _settle(lake, staging, packs, version, built)
+
+
+def _forget(lake: Lake, dataset: str, packs: list[bytes]) -> None:
+    """Drop the rows of pending packs, damaged ones too."""
+    assert lake.pending is not None
+    for pack in packs:
+        try:
+            lake.pending.drop(dataset, [read_footer(lake.path, pack)])
+        except IntegrityError:
+            lake.pending.drop_unreadable(dataset, pack)
 
 
 def release_pending(lake: Lake) -> None:
@@ -225,7 +235,7 @@ def release_pending(lake: Lake) -> None:
         if lake.index.dataset(dataset) is not None and not lake.staging(dataset).is_clean():
             continue
         named = lake.index.pack(pack) is not None
-        lake.pending.drop(dataset, [read_footer(lake.path, pack)])
+        _forget(lake, dataset, [pack])
         shared = any(other == pack for other, _dataset in lake.pending.all_packs())
         if not named and not shared:
             lake.disk.unlink(lake.path / pack_key(pack))

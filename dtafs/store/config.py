@@ -34,9 +34,9 @@ class Mount(Struct, frozen=True, forbid_unknown_fields=True):
     """The mount."""
 
     read_ahead_kib: int = 1024
-    """The kernel's read-ahead, raised where permitted: 128 KiB, its default, costs five sixths of the speed."""
+    """The kernel's read-ahead, raised where permitted: its 128 KiB cost five sixths of the speed."""
     writer_wait_s: float = 2.0
-    """How long a commit waits for writers that are just closing before it names and refuses them."""
+    """How long a commit waits for writers that are just closing before it refuses."""
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):

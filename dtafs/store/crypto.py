@@ -12,13 +12,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from dtafs.core.format import (
-    Envelope,
-    Superblock,
-    encode_envelope,
-    pre_authentication,
-    superblock_message,
-)
+from dtafs.core.entries import Envelope, encode_envelope, pre_authentication
+from dtafs.core.format import Superblock, superblock_message
 from dtafs.errors import IntegrityError, RefusedError, from_os_error
 
 
@@ -47,7 +42,7 @@ class Signer:
 
     @staticmethod
     def load(path: Path) -> Signer:
-        """The key in a file; RefusedError when others may read it, IntegrityError when it is none."""
+        """The key in a file; RefusedError when others may read it, IntegrityError if it is none."""
         try:
             if os.stat(path).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
                 raise RefusedError(f"the signing key {path} must be private: run chmod 600 on it")

@@ -6,14 +6,19 @@ thread commit it, and then every later writer blocks for ever). Both are asserte
 
 A crash leaves the state of the last write that returned: commits are synced. LMDB has no checksum
 of its own, so each value ends with the CRC-32 of table, key and value; a mismatch is IntegrityError.
-A file that is shorter than its own page count would end the process with SIGBUS, so its size is
-checked before it is mapped.
+LMDB ends the process, by a signal or an assertion, over a page that is not there. It also need
+not write its last pages; so after each write the file is made as long as its page count says, and
+one that is shorter when it is opened is first tried out in a process of its own
+(`dtafs.store.probe`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
+import subprocess
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +35,7 @@ from dtafs.errors import (
     RefusedError,
     StorageError,
     StorageFullError,
+    from_os_error,
 )
 
 T = TypeVar("T")
@@ -37,6 +43,9 @@ T = TypeVar("T")
 MAP_START_BYTES = 64 * 1024 * 1024
 MAP_LIMIT_BYTES = 1 << 44
 _CRC = struct.Struct("<I")
+PAGE_BYTES = 4096
+_META = struct.Struct("<I116xQ")
+"""Magic and last page number of a meta page (mdb.c, MDB_meta), 16 bytes into its page."""
 _META_MAGIC = 0xBEEFC0DE
 
 
@@ -115,8 +124,11 @@ class Database:
         *,
         write: bool = True,
         map_bytes: int = MAP_START_BYTES,
+        trial: bool = False,
     ) -> None:
         """Open or, with `write`, create the environment in the directory `path`.
+
+        `trial` is for a process that can afford to be ended by LMDB.
 
         Raises IntegrityError for a damaged file, NotFoundError when there is none to read.
         """
@@ -127,8 +139,9 @@ class Database:
         self._tables: dict[str, Any] = {}
         file = path / "data.mdb"
         if not write and not file.exists():
-            raise NotFoundError(f"{path} holds no LMDB file")
-        _check_length(file)
+            raise NotFoundError(f"{path} holds no LMDB file; run dtafsctl reindex")
+        if _lengthen(file) and not trial:
+            _try_out(path, tables)
         try:
             self._env = lmdb.open(
                 str(path),
@@ -146,6 +159,23 @@ class Database:
                 self._tables[table] = self._env.open_db(table.encode(), create=write)
         except lmdb.Error as error:
             raise _translate(error, path) from error
+
+    def read_through(self) -> None:
+        """Reach every row and every free page; IntegrityError when one is lost.
+
+        For a trial: LMDB may end the process instead.
+        """
+        with self.read() as txn:
+            for table in self._tables:
+                if sum(1 for _row in txn.scan(table)) != txn.count(table):
+                    raise IntegrityError(f"{self.path} has lost rows of the table {table!r}")
+        try:
+            with self._env.begin(write=True) as raw:
+                for i in range(64):
+                    raw.put(b"trial %d" % i, bytes(PAGE_BYTES))
+                raw.abort()
+        except lmdb.Error as error:
+            raise _translate(error, self.path) from error
 
     def close(self) -> None:
         """Close the environment; the object is of no use afterwards."""
@@ -187,6 +217,7 @@ class Database:
             try:
                 with self._env.begin(write=True) as txn:
                     result = function(Txn(txn, self._tables))
+                _lengthen(self.path / "data.mdb")
                 return result
             except lmdb.MapFullError:
                 self._grow()
@@ -221,28 +252,44 @@ class Database:
         return int((self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"])
 
 
-def _check_length(file: Path) -> None:
-    """Raise IntegrityError when the file is shorter than its newest meta page says."""
+def _lengthen(file: Path) -> bool:
+    """Let the file have all the pages that its newest meta page counts; whether some were missing.
+
+    Raises IntegrityError when it is no LMDB file. Safe while another process writes: it allocates
+    one byte and never cuts.
+    """
     try:
-        size = file.stat().st_size
         with file.open("rb") as handle:
-            head = handle.read(8192)
+            head = handle.read(2 * PAGE_BYTES)
+            size = os.fstat(handle.fileno()).st_size
+        if size == 0:
+            return False
+        needed = max(_pages(head, 0, file), _pages(head, PAGE_BYTES, file)) * PAGE_BYTES
+        if size >= needed:
+            return False
+        with file.open("r+b") as handle:
+            os.posix_fallocate(handle.fileno(), needed - 1, 1)
     except FileNotFoundError:
-        return
+        return False
     except OSError as error:
-        raise StorageError(f"cannot read {file}: {error.strerror}") from error
-    if size == 0:
-        return
-    newest: tuple[int, int] | None = None
-    for start in (0, 4096):
-        page = head[start : start + 4096]
-        if len(page) < 168 or struct.unpack_from("<I", page, 16)[0] != _META_MAGIC:
-            raise IntegrityError(f"{file} is not an LMDB file any more")
-        last_page, txnid = struct.unpack_from("<QQ", page, 16 + 120)
-        if newest is None or txnid > newest[0]:
-            newest = (txnid, last_page)
-    if newest is not None and size < (newest[1] + 1) * 4096:
-        raise IntegrityError(f"{file} is cut short")
+        raise from_os_error(error, f"opening {file}") from error
+    return True
+
+
+def _try_out(path: Path, tables: Sequence[str]) -> None:
+    """Raise IntegrityError unless another process could use the environment."""
+    command = [sys.executable, "-m", "dtafs.store.probe", str(path), *tables]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise IntegrityError(done.stdout.strip() or f"{path / 'data.mdb'} is cut short")
+
+
+def _pages(head: bytes, start: int, file: Path) -> int:
+    """How many pages a meta page counts."""
+    page = head[start : start + PAGE_BYTES]
+    if len(page) < PAGE_BYTES or _META.unpack_from(page, 16)[0] != _META_MAGIC:
+        raise IntegrityError(f"{file} is not an LMDB file any more")
+    return int(_META.unpack_from(page, 16)[1]) + 1
 
 
 def _translate(error: lmdb.Error, path: Path) -> DtafsError:
@@ -260,6 +307,9 @@ def _translate(error: lmdb.Error, path: Path) -> DtafsError:
             lmdb.InvalidError,
             lmdb.PageNotFoundError,
             lmdb.PanicError,
+            lmdb.PageFullError,
+            lmdb.BadTxnError,
+            lmdb.IncompatibleError,
             lmdb.VersionMismatchError,
             lmdb.NotFoundError,
         ),

@@ -82,7 +82,7 @@ def _export_directory(
 
 
 def _remove_tree(disk: Disk, top: Path) -> None:
-    """Remove an unfinished directory, whose members may have lost their write permission already."""
+    """Remove an unfinished directory, whose members may not be writable any more."""
     for folder, _, _ in os.walk(os.fsencode(top)):
         with contextlib.suppress(OSError):
             os.chmod(folder, 0o700)

@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from dtafs.core.format import LogEntry, decode_manifest, manifest_hash
+from dtafs.core.entries import LogEntry, decode_manifest, manifest_hash
 from dtafs.core.values import Actor, Manifest
 from dtafs.errors import IntegrityError
 from dtafs.store.database import Database, Txn

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from dtafs.core.values import Content, Entry, Kind
 from dtafs.errors import (
@@ -60,6 +60,7 @@ PLACED_AT_ONCE = 64
 """How many names one call changes in staging, which nothing else can use meanwhile."""
 NAMED_MAX = 3
 """How many refused names an error spells out."""
+
 
 class Ingest:
     """One call of `put`. Used by one thread; what it needs of staging it asks of `on_staging`."""
@@ -179,7 +180,7 @@ class Ingest:
             batch, self._batch, self._batch_bytes = self._batch, {}, 0
             ready: list[tuple[Source, Content | None]] = []
             for sealed in self._sealer.flush():
-                source = batch[sealed.key]
+                source = batch[cast(int, sealed.key)]
                 if sealed.error is not None:
                     self._refuse(_as_ours(sealed.error))
                 elif source.steady:
@@ -187,7 +188,9 @@ class Ingest:
                 elif source.reads < READS_MAX:
                     self._submit(source)
                 else:
-                    text = f"{quoted(source.path)} changed each of the {READS_MAX} times it was read"
+                    text = (
+                        f"{quoted(source.path)} changed each of the {READS_MAX} times it was read"
+                    )
                     self._refuse(BusyError(text))
             self._place(ready)
             self._counts["files"] += len(ready)
@@ -225,6 +228,7 @@ class Ingest:
             0,
             ref=link_target,
             xattrs=source.xattrs,
+            nlink=status.st_nlink if source.kind == Kind.FILE else 1,
         )
         staging.place(source.target, entry, now_ns, content)
 

@@ -9,9 +9,9 @@ Thread-safe but for staging, whose metadata belongs to one thread at a time.
 from __future__ import annotations
 
 import heapq
+import logging
 import os
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -21,13 +21,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dtafs.core.chunking import ChunkParameters
-from dtafs.core.format import (
-    FORMAT_VERSION,
-    LogEntry,
-    Superblock,
-    decode_superblock,
-    encode_superblock,
-)
+from dtafs.core.entries import LogEntry
+from dtafs.core.format import FORMAT_VERSION, Superblock, encode_superblock
 from dtafs.core.names import (
     LATEST,
     VersionSpec,
@@ -46,12 +41,12 @@ from dtafs.errors import (
     NotFoundError,
     RefusedError,
     StorageFullError,
-    UsageError,
     from_os_error,
 )
 from dtafs.store.config import Config, load_config
-from dtafs.store.crypto import Signer, verify_superblock
-from dtafs.store.durable import Disk, read_file
+from dtafs.store.crypto import Signer
+from dtafs.store.durable import Disk
+from dtafs.store.founding import FOLDERS, check_place_for_new, read_superblock
 from dtafs.store.index import DatasetRow, Index, VersionRow
 from dtafs.store.lock import WriterLock
 from dtafs.store.log import Appended, Log
@@ -63,8 +58,8 @@ if TYPE_CHECKING:
     from dtafs.store.staging.area import StagingArea
     from dtafs.store.staging.staging import Staging
 
-SUPERBLOCK_LIMIT_BYTES = 64 * 1024
-FOLDERS = ("packs", "log", "keys", "index", "staging", "cache", "tmp", "run")
+
+log = logging.getLogger(__name__)
 
 
 class Lake:
@@ -101,7 +96,7 @@ class Lake:
         """
         path = path.absolute()
         disk = disk or Disk(path)
-        _check_place_for_new(path)
+        check_place_for_new(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -110,7 +105,7 @@ class Lake:
             disk.make_directory(path / folder, 0o700 if folder in ("keys", "run") else 0o755)
         lock = WriterLock(path / "run" / "lock")
         try:
-            _check_place_for_new(path)
+            check_place_for_new(path)
             disk.clear_directory(path / "tmp")
             signer, pem = Signer.generate()
             disk.replace(path / "keys" / "signing.pem", pem, 0o600)
@@ -185,7 +180,7 @@ class Lake:
     # The log and its view
 
     def replay(self, into: Index | None = None) -> int:
-        """Apply to the index, or to another one, what the log has and it has not; how many entries."""
+        """Apply what the log has and the index has not, or another index; how many entries."""
         index = self.index if into is None else into
         with self.append_lock:
             streams = []
@@ -206,16 +201,22 @@ class Lake:
             yield (appended.entry.time_ns, dataset, appended.entry.sequence), appended
 
     def _apply(self, appended: Appended, index: Index) -> None:
+        """Apply an entry. A damaged pack does not hide the version: its chunks are missing then,
+        which `dtafsctl check` names, and everything else can be read."""
         packs = []
-        if appended.entry.kind == "committed":
-            packs = [read_footer(self.path, bytes.fromhex(p)) for p in _pack_names(appended.entry)]
+        names = _pack_names(appended.entry) if appended.entry.kind == "committed" else []
+        for name in names:
+            try:
+                packs.append(read_footer(self.path, bytes.fromhex(name)))
+            except IntegrityError as error:
+                log.error("%s; run dtafsctl check to see what it affects", error)
         index.apply(appended.entry, appended.object_hash, packs)
 
     def record(self, dataset: str, kind: str, body: dict[str, Any], actor: Actor) -> Appended:
         """Append an entry to a dataset's log and apply it to the index.
 
-        When only the index could not follow, StorageFullError says that the fact itself is safe; the
-        next call, or the next open, brings the index up to date.
+        When only the index could not follow, StorageFullError says that the fact itself is safe;
+        the next call, or the next open, brings the index up to date.
         """
         self._writable()
         with self.append_lock:
@@ -233,8 +234,8 @@ class Lake:
                 self._apply(appended, self.index)
             except DtafsError as error:
                 raise StorageFullError(
-                    f"{kind} is recorded in the log of {dataset!r} and safe, but the index could not "
-                    f"follow ({error}); it will when there is room"
+                    f"{kind} is recorded in the log of {dataset!r} and safe, but the index "
+                    f"could not follow ({error}); it will when there is room"
                 ) from error
             self._behind = False
             return appended
@@ -388,54 +389,3 @@ def _pack_names(entry: LogEntry) -> list[str]:
         raise IntegrityError(
             f"entry {entry.sequence} of {entry.dataset!r} names malformed packs"
         ) from None
-
-
-def read_superblock(path: Path) -> Superblock:
-    """The verified superblock of the lake in a directory; the error says why there is none."""
-    if not path.is_dir():
-        what = "is not a directory" if path.exists() else "does not exist"
-        raise NotFoundError(f"{path} {what}; make a lake there with: dtafsctl --lake {path} init")
-    try:
-        os.listdir(path)
-        data = read_file(path / "lake.json", SUPERBLOCK_LIMIT_BYTES)
-    except PermissionError as error:
-        raise from_os_error(error, "opening the lake") from error
-    except NotFoundError:
-        if _begun(path):
-            raise NotFoundError(
-                f"making the lake {path} was interrupted; finish it with: dtafsctl --lake {path} init"
-            ) from None
-        raise NotFoundError(f"{path} is not a lake: it has no lake.json") from None
-    block = decode_superblock(data)
-    verify_superblock(block)
-    return block
-
-
-def _begun(path: Path) -> bool:
-    names = set(os.listdir(path))
-    return (
-        bool(names)
-        and "keys" in names | {"packs"}
-        and names <= {*FOLDERS, "config.toml"}
-        and not any((path / "log").glob("*/*"))
-    )
-
-
-def _check_place_for_new(path: Path) -> None:
-    if not os.path.lexists(path):
-        return
-    if not path.is_dir():
-        raise UsageError(f"{path} is not a directory")
-    if (path / "lake.json").exists():
-        raise ConflictError(f"{path} is a lake already")
-    try:
-        names = os.listdir(path)
-    except OSError as error:
-        raise from_os_error(error, "making the lake") from error
-    if names and not _begun(path):
-        raise ConflictError(f"{path} is not empty; a lake needs a directory of its own")
-
-
-def free_bytes(path: Path) -> int:
-    """Room on the disk below the lake."""
-    return shutil.disk_usage(path).free

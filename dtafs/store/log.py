@@ -13,16 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dtafs.core.format import (
+from dtafs.core.canonical import canonical_json
+from dtafs.core.entries import (
     ENTRY_LIMIT_BYTES,
     LogEntry,
-    Superblock,
-    canonical_json,
     decode_envelope,
     decode_log_entry,
     log_key,
     make_log_entry,
 )
+from dtafs.core.format import Superblock
 from dtafs.core.values import Actor
 from dtafs.errors import (
     ConflictError,

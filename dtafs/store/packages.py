@@ -101,7 +101,8 @@ class ZipPackage:
             encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
             name = info.orig_filename.encode(encoding)
             mode = info.external_attr >> 16
-            kind = KIND_OF.get(stat.S_IFMT(mode))
+            unsaid = stat.S_IFDIR if name.endswith(b"/") else stat.S_IFREG
+            kind = KIND_OF.get(stat.S_IFMT(mode) or unsaid)
             if kind is None:
                 raise IntegrityError(f"{os.fsdecode(name)!r} is of a kind that no export holds")
             self._infos[name.rstrip(b"/")] = info
@@ -197,7 +198,7 @@ class DirectoryPackage:
         path = os.path.join(self._top, found.name)
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         stream: BinaryIO
-        with open(fd, "rb", buffering=0) as stream:  # type: ignore[assignment]
+        with open(fd, "rb", buffering=0) as stream:
             while block := stream.read(BLOCK_BYTES):
                 yield block
 

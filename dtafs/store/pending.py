@@ -83,6 +83,19 @@ class Pending:
         if packs:
             self._database.write(delete)
 
+    def drop_unreadable(self, dataset: str, pack: bytes) -> None:
+        """Forget a pack whose footer cannot be read: all rows are looked through for it."""
+        owner = dataset.encode()
+
+        def delete(txn: Txn) -> None:
+            txn.delete("pack", pack + owner)
+            rows = [key for key, value in txn.scan("chunk") if value.startswith(pack)]
+            for key in rows:
+                if key[HASH_BYTES:] == owner:
+                    txn.delete("chunk", key)
+
+        self._database.write(delete)
+
     def intend(self, dataset: str, version: int, root: bytes) -> None:
         """Note, durably, that a version with this root is about to be logged."""
         value = msgspec.msgpack.encode((version, root))

@@ -1,4 +1,4 @@
-"""The proof of a version: superblock and signed, chained log entries, checked from their bytes alone.
+"""The proof of a version: superblock and signed, chained log entries, checked from their bytes.
 
 Both an export and its verification start here, so that what is attached to a version is exactly
 what is checked later, without the lake.
@@ -11,15 +11,14 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from dtafs.core.format import (
+from dtafs.core.entries import (
     LogEntry,
-    Superblock,
     decode_envelope,
     decode_log_entry,
     decode_manifest,
-    decode_superblock,
     manifest_hash,
 )
+from dtafs.core.format import Superblock, decode_superblock
 from dtafs.core.values import Manifest
 from dtafs.errors import IntegrityError
 from dtafs.store.crypto import verify_envelope, verify_superblock

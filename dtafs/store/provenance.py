@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dtafs.core.format import LogEntry
+from dtafs.core.entries import LogEntry
 from dtafs.core.names import format_time
 from dtafs.core.nodes import Fetch
 from dtafs.core.tree import walk

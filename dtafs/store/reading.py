@@ -9,15 +9,15 @@ import io
 import os
 import stat
 from collections.abc import Iterator
-from typing import BinaryIO, TextIO
+from typing import IO, Any, Literal, overload
 
 from dtafs.core.names import suggest
-from dtafs.core.tree import find, scan, walk
+from dtafs.core.tree import find, scan
 from dtafs.core.values import Content, Entry, Kind
 from dtafs.errors import NotFoundError, SealedError, UsageError
+from dtafs.store.handle import Handle
 from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
-from dtafs.store.objects import Objects
 from dtafs.store.sinks import TYPES
 from dtafs.store.sources import Path, split_path
 
@@ -29,17 +29,17 @@ LINKS_MAX = 40
 class VersionPath:
     """A path in a version, relative to its top directory."""
 
-    def __init__(self, lake: Lake, version: VersionRow, parts: Path) -> None:
-        self._lake, self._version, self._parts = lake, version, parts
+    def __init__(self, handle: Handle, version: VersionRow, parts: Path) -> None:
+        self._handle, self._version, self._parts = handle, version, parts
 
     @classmethod
-    def top_of(cls, lake: Lake, version: VersionRow) -> VersionPath:
+    def top_of(cls, handle: Handle, version: VersionRow) -> VersionPath:
         """The top directory of a version."""
-        return cls(lake, version, ())
+        return cls(handle, version, ())
 
     def __truediv__(self, name: str | bytes | os.PathLike[str]) -> VersionPath:
         more = split_path(os.fsencode(name))
-        return VersionPath(self._lake, self._version, (*self._parts, *more))
+        return VersionPath(self._handle, self._version, (*self._parts, *more))
 
     def __str__(self) -> str:
         return os.fsdecode(b"/".join(self._parts)) or "."
@@ -79,12 +79,13 @@ class VersionPath:
     @property
     def parent(self) -> VersionPath:
         """The directory above; that of the top directory is itself."""
-        return VersionPath(self._lake, self._version, self._parts[:-1])
+        return VersionPath(self._handle, self._version, self._parts[:-1])
 
     @property
     def entry(self) -> Entry:
         """What the version says of the name, a symlink not followed; NotFoundError when absent."""
-        return self._locate(self._parts)
+        with self._handle.reading() as lake:
+            return self._locate(lake, self._parts)
 
     @property
     def sha256(self) -> str:
@@ -138,20 +139,32 @@ class VersionPath:
         entry = self._followed()
         if entry.kind != Kind.DIRECTORY:
             raise UsageError(f"{self!r} is not a directory")
-        for located in scan(self._lake.objects.node, entry.ref):
-            yield VersionPath(self._lake, self._version, (*self._parts, located.entry.name))
+        with self._handle.reading() as lake:
+            names = [located.entry.name for located in scan(lake.objects.node, entry.ref)]
+        for name in names:
+            yield VersionPath(self._handle, self._version, (*self._parts, name))
 
     def walk(self) -> Iterator[VersionPath]:
         """Everything below, in the order of the tree, symlinks not followed."""
-        for below, _ in walk(self._lake.objects.node, self.entry):
-            if below:
-                yield VersionPath(self._lake, self._version, (*self._parts, *below))
+        pending = [self]
+        while pending:
+            here = pending.pop()
+            if here is not self:
+                yield here
+            if here.entry.kind == Kind.DIRECTORY:
+                pending.extend(reversed(list(here.iterdir())))
 
-    def open(self, mode: str = "r", encoding: str | None = None) -> BinaryIO | TextIO:
+    @overload
+    def open(self, mode: Literal["rb"], encoding: None = None) -> io.BufferedReader: ...
+
+    @overload
+    def open(self, mode: str = "r", encoding: str | None = None) -> IO[Any]: ...
+
+    def open(self, mode: str = "r", encoding: str | None = None) -> IO[Any]:
         """Open for reading: "rb" gives a seekable binary file, "r" text (UTF-8 unless said)."""
         if set(mode) - set("rbt"):
             raise SealedError(f"{self!r} is sealed: it can be opened for reading only")
-        raw = SealedFile(self._lake.objects, self._file().content)
+        raw = SealedFile(self._handle, self._file().content)
         binary = io.BufferedReader(raw, BUFFER_BYTES)
         if "b" in mode:
             return binary
@@ -159,7 +172,9 @@ class VersionPath:
 
     def read_bytes(self) -> bytes:
         """All bytes of a file."""
-        return b"".join(self._lake.objects.stream(self._file().content))
+        content = self._file().content
+        with self._handle.reading() as lake:
+            return b"".join(lake.objects.stream(content))
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """All of a text file."""
@@ -171,9 +186,9 @@ class VersionPath:
             raise UsageError(f"{self!r} is a {Kind(entry.kind).name.lower()}, not a file")
         return entry
 
-    def _locate(self, parts: Path) -> Entry:
-        fetch = self._lake.objects.node
-        entry = self._lake.objects.top(self._version)
+    def _locate(self, lake: Lake, parts: Path) -> Entry:
+        fetch = lake.objects.node
+        entry = lake.objects.top(self._version)
         for name in parts:
             located = None
             if entry.kind == Kind.DIRECTORY:
@@ -190,15 +205,20 @@ class VersionPath:
 
     def _followed(self) -> Entry:
         """What the path leads to, through symlinks that stay inside the version."""
-        pending, at, links = list(self._parts), [], 0
-        entry = self._locate(())
+        with self._handle.reading() as lake:
+            return self._follow(lake)
+
+    def _follow(self, lake: Lake) -> Entry:
+        pending, links = list(self._parts), 0
+        at: list[bytes] = []
+        entry = self._locate(lake, ())
         while pending:
             name = pending.pop(0)
             if name == b"..":
                 at = at[:-1]
-                entry = self._locate(tuple(at))
+                entry = self._locate(lake, tuple(at))
                 continue
-            entry = self._locate((*at, name))
+            entry = self._locate(lake, (*at, name))
             if entry.kind != Kind.SYMLINK:
                 at.append(name)
                 continue
@@ -206,7 +226,7 @@ class VersionPath:
             if entry.ref.startswith(b"/") or links > LINKS_MAX:
                 raise NotFoundError(f"{self!r} leads out of the version, or round in circles")
             pending[:0] = [part for part in entry.ref.split(b"/") if part not in (b"", b".")]
-            entry = self._locate(tuple(at))
+            entry = self._locate(lake, tuple(at))
         return entry
 
 
@@ -222,9 +242,9 @@ def _stat_result(entry: Entry) -> os.stat_result:
 class SealedFile(io.RawIOBase):
     """The bytes of a sealed file. Each chunk is checked before any of it is returned."""
 
-    def __init__(self, objects: Objects, content: Content) -> None:
+    def __init__(self, handle: Handle, content: Content) -> None:
         super().__init__()
-        self._objects, self._content = objects, content
+        self._handle, self._content = handle, content
         self._at = 0
 
     def readable(self) -> bool:
@@ -246,7 +266,8 @@ class SealedFile(io.RawIOBase):
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
         """Fill as much of `buffer` as there is left."""
-        data = self._objects.read(self._content, self._at, len(buffer))
+        with self._handle.reading() as lake:
+            data = lake.objects.read(self._content, self._at, len(buffer))
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)

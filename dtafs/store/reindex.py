@@ -3,12 +3,13 @@
 The result is row for row what the index was, since the rows depend on the objects alone: entries of
 all datasets are applied in the order of their times, as they were the first time.
 
-`reindex` works on an open lake, in a mounted one too: the new index is made beside the old one, which
-readers go on using until the two are exchanged. `reindex_at` is for a lake whose index cannot even be
-opened; it never looks into the old files, since LMDB may end the process over a garbled page.
+`reindex` works on an open lake, in a mounted one too: the new index is made beside the old one,
+which readers go on using until the two are exchanged. `reindex_at` is for a lake whose index cannot
+even be opened; it never looks into the old files, since LMDB may end the process over a garbled
+page.
 
-A crash leaves the old index, or none, or one that has a part of the log: opening the lake for writing
-does the rest. Staging is not touched.
+A crash leaves the old index, or none, or one that has a part of the log: opening the lake for
+writing does the rest. Staging is not touched.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from typing import Any
 from dtafs.errors import DtafsError
 from dtafs.store.database import Database
 from dtafs.store.durable import Disk
+from dtafs.store.founding import read_superblock
 from dtafs.store.index import TABLES, Index
-from dtafs.store.lake import Lake, read_superblock
+from dtafs.store.lake import Lake
 from dtafs.store.lock import WriterLock
 from dtafs.store.progress import Progress, Report
 
@@ -33,7 +35,7 @@ def reindex(lake: Lake, progress: Report | None = None) -> dict[str, Any]:
 
     Returns the number of `entries` applied, of `rows` by table, and of rows that are `added`,
     `removed` and `changed` against the old index, or None where that could not be read to its end.
-    Raises IntegrityError, and leaves the old index, when the log or a pack that it names is damaged.
+    Raises IntegrityError, and leaves the old index, when the log or a pack it names is damaged.
     """
     fresh, retired = lake.path / "index.new", lake.path / "index.old"
     with lake.append_lock:

@@ -18,9 +18,9 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from dtafs.core.chunking import Chunker
 from dtafs.core.chunklist import build_chunk_list
@@ -61,13 +61,13 @@ class Source(Protocol):
 class Sealed(NamedTuple):
     """The outcome for one submitted file: its content, or why there is none."""
 
-    key: Hashable
+    key: Any
     content: Content | None
     error: DtafsError | None
 
 
 class _Job(NamedTuple):
-    key: Hashable
+    key: Any
     open_source: Callable[[], Source]
     size_hint: int
 
@@ -98,7 +98,7 @@ class Sealer:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
-    def submit(self, key: Hashable, open_source: Callable[[], Source], size_hint: int = 0) -> None:
+    def submit(self, key: Any, open_source: Callable[[], Source], size_hint: int = 0) -> None:
         """Seal a file; blocks while enough is under way. Its outcome comes from the next `flush`."""
         self._batch.append(_Job(key, open_source, size_hint))
         self._batch_bytes += size_hint

@@ -26,8 +26,8 @@ from dtafs.core.values import Actor, Source, Transform
 from dtafs.errors import BusyError, UsageError, from_os_error
 from dtafs.store.commit import finish, prepare
 from dtafs.store.compare import describe_change, summarise
-from dtafs.store.ingest import Ingest
 from dtafs.store.index import VersionRow
+from dtafs.store.ingest import Ingest
 from dtafs.store.lake import Lake
 from dtafs.store.objects import ColdNode
 from dtafs.store.progress import Report
@@ -97,7 +97,7 @@ class Session:
         delete: bool = False,
         progress: Report | None = None,
     ) -> dict[str, Any]:
-        """Stage files and directory trees of this host; see `dtafs.store.ingest` for what lands where."""
+        """Stage files and trees of this host; `dtafs.store.ingest` says what lands where."""
         self.lake.dataset(dataset)
         staging = self.on_staging(lambda: self.lake.staging(dataset))
         ingest = Ingest(self.lake, dataset, staging, self.on_staging, progress)

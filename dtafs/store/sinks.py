@@ -13,6 +13,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from dtafs.core.values import Kind, Xattrs
+from dtafs.errors import IntegrityError
 from dtafs.store.zipwriter import Output, ZipWriter
 
 TYPES = {
@@ -85,28 +86,25 @@ class ZipSink:
 class TarSink:
     """A POSIX (pax) tar: everything is kept, times to the nanosecond and users' xattrs included."""
 
-    def __init__(self, out: Output) -> None:
-        self._tar = tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT)  # type: ignore[call-overload]  # noqa: SIM115
+    def __init__(self, out: Counted) -> None:
+        # Not tarfile's stream mode: its stream writes when it is collected, even after a failure.
+        self._tar = tarfile.TarFile(fileobj=out, mode="w", format=tarfile.PAX_FORMAT)
 
     def add(self, member: Member) -> None:
         info = tarfile.TarInfo(os.fsdecode(member.name))
         info.mode, info.uid, info.gid = member.mode, member.uid, member.gid
         info.type = TAR_TYPES[member.kind]
-        seconds, rest = divmod(member.mtime_ns, 1_000_000_000)
-        info.mtime = seconds
-        if rest:
-            info.pax_headers["mtime"] = (
-                f"{seconds}.{rest:09d}" if seconds >= 0 else _negative(member.mtime_ns)
-            )
-        for name, value in member.xattrs:
-            info.pax_headers[f"SCHILY.xattr.{os.fsdecode(name)}"] = os.fsdecode(value)
+        info.mtime = member.mtime_ns // 1_000_000_000
+        info.pax_headers = _pax_headers(member)
         if member.same_as:
             info.type, info.linkname = tarfile.LNKTYPE, os.fsdecode(member.same_as)
         elif member.kind == Kind.SYMLINK:
             info.linkname = os.fsdecode(member.target)
         elif member.kind == Kind.FILE:
             info.size = member.size_bytes
-            self._tar.addfile(info, BlockReader(member.blocks()))  # type: ignore[arg-type]
+            reader = BlockReader(member.blocks())
+            self._tar.addfile(info, reader)
+            reader.finish()
             return
         self._tar.addfile(info)
 
@@ -117,8 +115,15 @@ class TarSink:
         """Nothing is held open but the stream, which is the caller's."""
 
 
-def _negative(mtime_ns: int) -> str:
-    return f"-{-mtime_ns // 1_000_000_000}.{-mtime_ns % 1_000_000_000:09d}"
+def _pax_headers(member: Member) -> dict[str, str]:
+    """What a plain tar header cannot say: nanoseconds, extended attributes."""
+    headers = {
+        f"SCHILY.xattr.{os.fsdecode(name)}": os.fsdecode(value) for name, value in member.xattrs
+    }
+    seconds, rest = divmod(abs(member.mtime_ns), 1_000_000_000)
+    if rest:
+        headers["mtime"] = f"{'-' if member.mtime_ns < 0 else ''}{seconds}.{rest:09d}"
+    return headers
 
 
 class BlockReader:
@@ -139,6 +144,11 @@ class BlockReader:
             parts.append(part)
             size -= len(part)
         return b"".join(parts)
+
+    def finish(self) -> None:
+        """Read to the end, which is where the source of the blocks says whether they were right."""
+        if self._rest or any(self._blocks):
+            raise IntegrityError("a file is larger than its metadata says")
 
 
 class DirectorySink:
@@ -206,7 +216,11 @@ class Counted(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
+    def tell(self) -> int:
+        return self.size_bytes
+
     def write(self, data: bytes, /) -> int:  # type: ignore[override]
+        """Pass `data` on, all of it."""
         self._write(data)
         self._digest.update(data)
         self.size_bytes += len(data)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
-from dtafs.core.format import LogEntry, decode_manifest, manifest_hash
+from dtafs.core.entries import LogEntry, decode_manifest, manifest_hash
 from dtafs.core.values import Manifest
 from dtafs.errors import DtafsError
 from dtafs.store.findings import ERROR, PATHS_MAX, Affected, Finding
@@ -112,7 +112,7 @@ class Survey:
             self._report(Progress(stage, done, size_bytes, total))
 
     def why_unreadable(self, chunk: bytes, place: Place) -> str | None:
-        """What keeps a chunk from being read, as far as the check has found out; None if nothing."""
+        """What keeps a chunk from being read, as far as the check has found; None if nothing."""
         return (
             self.bad_packs.get(place.pack)
             or self.bad_frames.get((place.pack, place.offset))
@@ -185,7 +185,9 @@ def affected(spots: Iterable[Spot]) -> tuple[Affected, ...]:
         if spot.path:  # otherwise it is the whole version
             found = paths.setdefault(spot.dataset, {})
             found[spot.path.decode(errors="surrogateescape")] = None
-    return tuple(_bounded(name, versions[name], list(paths.get(name, ()))) for name in sorted(versions))
+    return tuple(
+        _bounded(name, versions[name], list(paths.get(name, ()))) for name in sorted(versions)
+    )
 
 
 def _bounded(dataset: str, versions: set[int], paths: list[str]) -> Affected:

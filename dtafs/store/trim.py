@@ -1,4 +1,4 @@
-"""The transform `csv_trim`: the named columns of every CSV file of a version, staged as its successor.
+"""The transform `csv_trim`: some columns of every CSV file of a version, staged as its successor.
 
 Rows are streamed, so that a file may be larger than memory. What is kept is written as the `csv`
 module writes its default dialect, with line feeds.
@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,22 +66,26 @@ def trim_dataset(
 def _trim(path: VersionPath, target: Path, columns: tuple[str, ...]) -> None:
     """Write the columns of one file, which keeps its mode and owner."""
     raw = path.open("rb")
-    with io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:  # type: ignore[type-var]
-        with target.open("w", encoding="utf-8", newline="") as out:
-            csv.writer(out, lineterminator="\n").writerows(_kept(text, path, columns))
+    with (
+        io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text,
+        target.open("w", encoding="utf-8", newline="") as out,
+    ):
+        csv.writer(out, lineterminator="\n").writerows(_kept(text, path, columns))
     status = path.stat()
     if os.geteuid() == 0:
         os.chown(target, status.st_uid, status.st_gid)
     target.chmod(status.st_mode & 0o7777)
 
 
-def _kept(text: io.TextIOWrapper, path: VersionPath, columns: tuple[str, ...]) -> Iterator[list[str]]:
+def _kept(text: Iterable[str], path: VersionPath, columns: tuple[str, ...]) -> Iterator[list[str]]:
     try:
         rows = csv.reader(text)
         head = next(rows, [])
         missing = [name for name in columns if name not in head]
         if missing:
-            raise UsageError(f"{str(path)!r} has no column {missing[0]!r}; it has {', '.join(head)}")
+            raise UsageError(
+                f"{str(path)!r} has no column {missing[0]!r}; it has {', '.join(head)}"
+            )
         places = [head.index(name) for name in columns]
         yield list(columns)
         for row in rows:

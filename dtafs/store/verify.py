@@ -1,9 +1,9 @@
 """Verifying an export without the lake, and the whole lake against its log.
 
 The chain of proof, from the key to the bytes: the superblock states the public key and is signed by
-it; each log entry is signed and names the one before it; the last one holds the manifest, whose hash
-is the version's; the manifest names the root node, nodes name nodes, and these name every file by
-its SHA-256. The documents of an export follow from all this, so they are made again and compared.
+it; each log entry is signed and names the one before it; the last one holds the manifest, whose
+hash is the version's; the manifest names the root node, nodes name nodes, and these name every file
+by its SHA-256. The documents of an export follow from all this: they are made again and compared.
 
 What a stranger could still have forged is all of it, with a key of their own: `verify_package`
 reports the key, and takes the one that is expected.
@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from msgspec import Struct
 
-from dtafs.core.format import ENTRY_LIMIT_BYTES
+from dtafs.core.entries import ENTRY_LIMIT_BYTES
 from dtafs.core.nodes import NODE_LIMIT_BYTES, Node, decode_node, node_id
 from dtafs.core.tree import open_root, walk
 from dtafs.core.values import Entry, Kind
@@ -81,7 +81,8 @@ class _Verification:
         proof = prove(superblock, self._entries())
         if expected_key is not None and proof.superblock.public_key != expected_key.lower():
             raise IntegrityError(
-                f"this was signed with the key {proof.superblock.public_key}, not with {expected_key}"
+                f"this was signed with the key {proof.superblock.public_key}, "
+                f"not with {expected_key}"
             )
         self._index_nodes()
         top = open_root(self._node, bytes.fromhex(proof.manifest.root))
@@ -198,27 +199,24 @@ class _Verification:
         found = self._names.get(name)
         if found is None:
             self._find(f"{printable(name)} is missing")
-        elif found.kind != entry.kind:
-            self._find(
-                f"{printable(name)} is a {found.kind.name.lower()} and should be a {Kind(entry.kind).name.lower()}"
-            )
-        elif found.mode is not None and entry.kind != Kind.SYMLINK and found.mode != entry.mode:
-            self._find(
-                f"{printable(name)} has the mode {found.mode:04o} and should have {entry.mode:04o}"
-            )
+            return
+        if found.kind != entry.kind:
+            wrong = f"is a {found.kind.name.lower()}; sealed was a {Kind(entry.kind).name.lower()}"
         elif entry.kind == Kind.SYMLINK and found.target != entry.ref:
-            self._find(
-                f"{printable(name)} leads to {printable(found.target)} and should lead to {printable(entry.ref)}"
-            )
-        elif entry.kind == Kind.FILE:
+            wrong = f"leads to {printable(found.target)}; sealed was {printable(entry.ref)}"
+        elif found.mode not in (None, entry.mode) and entry.kind != Kind.SYMLINK:
+            wrong = f"has the mode {found.mode:04o}; sealed was {entry.mode:04o}"
+        elif entry.kind == Kind.FILE and found.size_bytes != entry.size:
+            wrong = f"has {found.size_bytes:,} bytes; sealed were {entry.size:,}"
+        else:
+            wrong = ""
+        if wrong:
+            self._find(f"{printable(name)} {wrong}")
+            return
+        if entry.kind == Kind.FILE:
             self._check_bytes(found, entry, meter)
 
     def _check_bytes(self, found: Found, entry: Entry, meter: Meter) -> None:
-        if found.size_bytes != entry.size:
-            self._find(
-                f"{printable(found.name)} has {found.size_bytes:,} bytes and should have {entry.size:,}"
-            )
-            return
         digest = hashlib.sha256()
         try:
             for block in self._package.blocks(found):
@@ -230,7 +228,8 @@ class _Verification:
         meter(1, 0)
         if digest.digest() != entry.sha256:
             self._find(
-                f"{printable(found.name)} was altered: its SHA-256 is {digest.hexdigest()}, sealed was {entry.sha256.hex()}"
+                f"{printable(found.name)} was altered: its SHA-256 is {digest.hexdigest()}; "
+                f"sealed was {entry.sha256.hex()}"
             )
 
 
@@ -242,7 +241,7 @@ def _damage() -> tuple[type[Exception], ...]:
 
 
 def package_names(package: Package, find: Callable[[str], None]) -> Iterator[Found]:
-    """The names of a package; one that comes twice could show different bytes to different readers."""
+    """The names of a package; one that comes twice could show each reader other bytes."""
     seen: set[bytes] = set()
     for found in package.names():
         if found.name in seen:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,10 +89,9 @@ def test_a_malformed_spec_is_a_usage_error(text: str) -> None:
 
 @given(st.text(max_size=30))
 def test_any_text_is_a_spec_or_a_usage_error(text: str) -> None:
-    try:
-        assert parse_spec(str(parse_spec(text))) == parse_spec(text)
-    except UsageError:
-        pass
+    with contextlib.suppress(UsageError):
+        spec = parse_spec(text)
+        assert parse_spec(str(spec)) == spec
 
 
 def test_version_names() -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dtafs.core.values import Kind
 from dtafs.errors import NotFoundError
 from dtafs.store.check import check
 from dtafs.store.lake import Lake
 from dtafs.store.reindex import dump, reindex
-from tests.crash.simulated_disk import Image, Recorder
+from dtafs.store.session import Session
+from tests.crash.simulated_disk import Image, Recorder, images
 from tests.support.small_lakes import (
     ACTOR,
+    Item,
     Tree,
     commit,
     put_tree,
@@ -114,6 +118,56 @@ def _export_record(path: Path, scratch: Path, reached: Callable[[str], None]) ->
         reached("recorded")
 
 
+WRITTEN = b"written through staging, as the mount does"
+
+
+def _write_and_sync(path: Path, scratch: Path, reached: Callable[[str], None]) -> None:
+    """A new file and a patched one, written as the mount writes them, synced, then committed."""
+    with Lake.open(path) as lake:
+        staging = lake.staging(DATASET)
+        for name, at in ((b"new", 0), (b"big", 1_000)):
+            inode = staging.lookup(staging.root_ino, name) or staging.make(
+                staging.root_ino, name, Kind.FILE, 0o644, 0, 0, lake.now_ns()
+            )
+            handle = staging.open(inode.ino, True)
+            os.pwrite(staging.begin_write(inode.ino), WRITTEN, at)
+            staging.wrote(inode.ino, at, len(WRITTEN), lake.now_ns())
+            staging.fsync(inode.ino)
+            reached(f"synced {name.decode()}")
+            staging.close(handle)
+        row = commit(lake, DATASET, "written")
+        reached(f"v{row.number}")
+
+
+def _discard(path: Path, scratch: Path, reached: Callable[[str], None]) -> None:
+    with Lake.open(path) as lake:
+        Session(lake, ACTOR).discard(DATASET)
+        reached("discarded")
+
+
+def _interrupted(path: Path, scratch: Path) -> None:
+    """A lake that lost its power right after the entry of the second version was durable."""
+    _second_staged(path, scratch)
+    with Recorder(path) as recorder:
+        _commit(path, scratch, recorder.reached)
+    entry = f"log/{DATASET}/0000000003"
+    image = next(i for i in images(recorder.trace) if entry in i.files)
+    image.write(clear(path))
+
+
+def _reopen(path: Path, scratch: Path, reached: Callable[[str], None]) -> None:
+    Lake.open(path).close()
+    reached("v2")
+
+
+def _patched(tree: Tree) -> Tree:
+    """What `_write_and_sync` makes of a tree."""
+    big = tree[b"big"]
+    content = big.content[:1_000] + WRITTEN + big.content[1_000 + len(WRITTEN) :]
+    new = Item(Kind.FILE, 0o644, WRITTEN)
+    return tree | {b"new": new, b"big": big._replace(content=content)}
+
+
 ONE, TWO = tree_of_seed(1), tree_of_seed(2)
 BOTH = {1: ONE, 2: TWO}
 
@@ -125,6 +179,9 @@ SCENARIOS = (
     Scenario("later commit", _second_staged, _commit, BOTH, 1, TWO),
     Scenario("tag", _two_versions, _tag, BOTH, 2, TWO),
     Scenario("record", _two_versions, _export_record, BOTH, 2, TWO),
+    Scenario("write and sync", _one_version, _write_and_sync, {1: ONE, 2: _patched(ONE)}, 1),
+    Scenario("discard", _second_staged, _discard, BOTH, 1),
+    Scenario("recovery", _interrupted, _reopen, BOTH, 1, TWO),
     Scenario("reindex", _two_versions, _reindex, BOTH, 2, TWO),
 )
 
@@ -183,11 +240,17 @@ def _verify_staging(scenario: Scenario, image: Image, lake: Lake, count: int) ->
     for label in image.reached:
         if label.startswith("staged"):
             staged = tree_of_seed(int(label.split()[1]))
-    if count > scenario.before and staged is not None:
+    if count > scenario.before and (staged is not None or "v2" in image.reached):
         assert lake.staging(DATASET).is_clean(), "staging was not moved onto the version"
     row = commit(lake, DATASET, "after the crash")
+    found = read_version(lake, row)
     if staged is not None:
-        assert read_version(lake, row) == staged
+        assert found == staged
+    for name in (b"new", b"big"):
+        if f"synced {name.decode()}" in image.reached:
+            assert found.get(name) == scenario.trees[2][name], "what fsync promised is gone"
+    if scenario.name == "discard":
+        assert found in ([ONE] if "discarded" in image.reached else [ONE, TWO])
     assert_no_errors(lake)
 
 

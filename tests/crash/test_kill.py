@@ -53,9 +53,7 @@ def big_tree(seed: int) -> Tree:
 
 
 @pytest.mark.parametrize("command", ["put", "commit", "tag", "reindex"])
-def test_killed_at_random(
-    command: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_killed_at_random(command: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     soak = request.config.getoption("--soak")
     dice = random.Random(command)
     lake, scratch = tmp_path / "lake", tmp_path / "scratch"

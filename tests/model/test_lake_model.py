@@ -8,6 +8,7 @@ reindexing must change nothing that anybody can see.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import tempfile
 from pathlib import Path
@@ -30,10 +31,11 @@ NAMES = st.sampled_from([b"a", b"b", b"c", b"long name \xfe", b"d"])
 FOLDERS = st.sampled_from([b"", b"in", b"in/deep", b"out"])
 TAGS = st.sampled_from(["raw", "clean", "final"])
 WHICH = st.sampled_from(DATASETS)
+COMMON = random.Random(0).randbytes(200_000)
 CONTENTS = st.one_of(
     st.binary(max_size=40),
     # Several chunks, of which most are the same in any two of them.
-    st.integers(0, 5).map(lambda n: os.urandom(0) + bytes(range(256)) * 600 + bytes([n]) * 70_000),
+    st.integers(0, 5).map(lambda number: COMMON + bytes([number]) * 70_000),
 )
 MODES = st.sampled_from([0o644, 0o600, 0o755])
 STAGED_MODE = 0o755
@@ -94,7 +96,9 @@ class LakeMachine(RuleBasedStateMachine):
         assert gone == (path in self.staged[which])
         remove(self.staged[which], path)
 
-    @rule(which=WHICH, name=NAMES, at=st.integers(0, 300_000), data=st.binary(min_size=1, max_size=9))
+    @rule(
+        which=WHICH, name=NAMES, at=st.integers(0, 300_000), data=st.binary(min_size=1, max_size=9)
+    )
     def patch(self, which: str, name: bytes, at: int, data: bytes) -> None:
         """Write into a file that is there, as a program would through the mount."""
         old = self.staged[which].get(name)
@@ -211,7 +215,7 @@ class LakeMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "lake"):
             try:
-                for which in DATASETS:  # a last commit proves that staging still is what it should be
+                for which in DATASETS:  # proves that staging still is what it should be
                     self.commit(which, set())
             finally:
                 self.lake.close()
@@ -225,8 +229,8 @@ def _fast_directory() -> str | None:
 TestLake = LakeMachine.TestCase
 TestLake.settings = settings(
     settings.default,
-    max_examples=12,
-    stateful_step_count=25,
+    max_examples=200,
+    stateful_step_count=40,
     suppress_health_check=list(HealthCheck),
 )
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dtafs.core.format import encode_superblock, log_key
+from dtafs.core.entries import log_key
+from dtafs.core.format import encode_superblock
 from dtafs.core.names import format_time
 from dtafs.core.values import Actor
 from dtafs.errors import (
@@ -22,7 +23,8 @@ from dtafs.errors import (
     UnsupportedError,
     UsageError,
 )
-from dtafs.store.lake import Lake, read_superblock
+from dtafs.store.founding import read_superblock
+from dtafs.store.lake import Lake
 
 ANN = Actor("ann", 1000, "host", "test")
 
@@ -62,12 +64,23 @@ def test_a_place_that_is_no_lake_says_why(tmp_path: Path) -> None:
 
 def test_a_half_made_lake_is_finished_by_making_it_again(tmp_path: Path) -> None:
     path = tmp_path / "lake"
-    Lake.create(path).close()
-    (path / "lake.json").unlink()
+    for folder in ("packs", "log", "keys", "tmp"):
+        (path / folder).mkdir(parents=True)
+    (path / "keys" / "signing.pem").touch()
     with pytest.raises(NotFoundError, match="was interrupted"):
         Lake.open(path)
     Lake.create(path).close()
     Lake.open(path).close()
+
+
+def test_a_lake_that_lost_its_superblock_is_not_made_anew(lake_path: Path) -> None:
+    block = (lake_path / "lake.json").read_bytes()
+    (lake_path / "lake.json").unlink()
+    with pytest.raises(NotFoundError, match=r"no lake\.json"):
+        Lake.open(lake_path)
+    with pytest.raises(ConflictError, match="not empty"):
+        Lake.create(lake_path)
+    (lake_path / "lake.json").write_bytes(block)
 
 
 def test_a_lake_of_the_future_is_refused_by_name(lake_path: Path) -> None:
@@ -94,10 +107,11 @@ def test_an_altered_superblock_is_noticed(lake_path: Path) -> None:
 def test_a_second_writer_is_told_who_is_the_first(lake: Lake) -> None:
     with pytest.raises(BusyError, match=f"in use by process {os.getpid()}"):
         Lake.open(lake.path)
-    reader = Lake.open(lake.path, write=False)
-    with pytest.raises(RefusedError, match="reading only"):
+
+
+def test_a_reader_takes_no_lock_and_changes_nothing(lake_path: Path) -> None:
+    with Lake.open(lake_path, write=False) as reader, pytest.raises(RefusedError, match="only"):
         reader.create_dataset("D", ANN)
-    reader.close()
 
 
 def test_a_killed_writer_leaves_no_lock(lake_path: Path) -> None:
@@ -156,7 +170,7 @@ def test_an_altered_log_entry_is_noticed(lake_path: Path) -> None:
             bad = bytearray(good)
             bad[at] ^= 0x04
             file.write_bytes(bad)
-            with pytest.raises(IntegrityError, match="D|log entry"):
+            with pytest.raises(IntegrityError, match=r"D|log entry"):
                 lake.log.read("D", 1)
         file.write_bytes((lake_path / log_key("E", 1)).read_bytes())
         with pytest.raises(IntegrityError, match="another place"):

@@ -7,7 +7,10 @@ not work, if the daemon does not exit with 0, or if its log holds a warning or a
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -96,6 +99,17 @@ def mounted(
         assert not watchdog.fired, f"the mount was aborted after {limit_s:.0f} s\n{_tail(mount)}"
         assert not complaint, f"{complaint}\n{_tail(mount)}"
     assert_quiet(mount, allow)
+
+
+def end_daemon_of(lake: Path, mountpoint: Path) -> None:
+    """End the daemon of a mount that a script or a command made, whatever its state."""
+    facts = lake / "run" / "daemon.json"
+    if kernel.is_mounted(mountpoint):
+        kernel.unmount_patiently(mountpoint, STOP_LIMIT_S)
+    if kernel.is_mounted(mountpoint):
+        pid = int(json.loads(facts.read_text())["pid"])
+        os.kill(pid, signal.SIGKILL)
+        kernel.unmount(mountpoint, lazy=True)
 
 
 def wait_until_answering(mount: Mount) -> int:

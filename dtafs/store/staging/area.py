@@ -22,6 +22,7 @@ from dtafs.core.values import Kind
 from dtafs.store.database import Database
 from dtafs.store.durable import Disk
 from dtafs.store.staging.datafiles import DataFiles
+from dtafs.store.staging.opens import Base
 from dtafs.store.staging.overlay import Overlay, names_in
 from dtafs.store.staging.rows import (
     TABLES,
@@ -33,7 +34,7 @@ from dtafs.store.staging.rows import (
     number,
     row_of_entry,
 )
-from dtafs.store.staging.staging import Base, Staging
+from dtafs.store.staging.staging import Staging
 from dtafs.store.staging.tables import FLUSH_ROWS, Tables
 from dtafs.store.staging.tidy import remove_doomed
 
@@ -46,6 +47,9 @@ FIRST_MIN, FIRST_MAX = 1 << 32, 1 << 60
 ROOT_MODE = 0o755
 
 
+NO_BASE = Base(0, b"")
+
+
 class Creator:
     """Who owns the root of a new dataset's staging."""
 
@@ -54,7 +58,7 @@ class Creator:
 
 
 class StagingArea:
-    """The staging of a lake. Used by one process at a time; close it to leave everything in LMDB."""
+    """The staging of a lake. One process uses it; closing it leaves everything in LMDB."""
 
     def __init__(
         self,
@@ -102,9 +106,7 @@ class StagingArea:
         self.tables.apply([("area", b"", b"next_tree", encode(tree))])
         return tree
 
-    def dataset(
-        self, name: str, base: Base = Base(0, b""), creator: Creator | None = None
-    ) -> Staging:
+    def dataset(self, name: str, base: Base = NO_BASE, creator: Creator | None = None) -> Staging:
         """The staging of a dataset, the same object each time.
 
         `base` and `creator` count where the dataset has no staging yet: that begins as the version
@@ -114,7 +116,9 @@ class StagingArea:
         if known is None:
             row = self._find(name)
             if row is None:
-                row = self._begin(name, base, creator or Creator(os.getuid(), os.getgid(), time.time_ns()))
+                row = self._begin(
+                    name, base, creator or Creator(os.getuid(), os.getgid(), time.time_ns())
+                )
             known = self._stagings[name] = Staging(self, Overlay(name, row, self))
         return known
 
@@ -184,7 +188,7 @@ class StagingArea:
         self.tables.sync()
 
     def tidy(self, limit: int = 256) -> bool:
-        """Remove some of what nothing needs any more; True while there is more. Blocks for moments."""
+        """Remove some of what nothing needs any more; True while there is more. Blocks."""
         if remove_doomed(self.tables, self.data, limit):
             return True
         for staging in list(self._stagings.values()):

@@ -6,6 +6,7 @@ import errno
 
 from dtafs.core.values import Kind, Xattrs
 from dtafs.store.staging.data import FileData
+from dtafs.store.staging.operation import Operation
 from dtafs.store.staging.overlay import Overlay, Virtual, failure, kind_of
 from dtafs.store.staging.rows import XATTR_NAME_MAX, XATTRS_MAX_BYTES, InodeRow
 
@@ -33,7 +34,7 @@ def set_attributes(
     A new owner or group takes the set-id bits of a file away, as chown(2) says, unless a mode comes
     with it: then the kernel has worked it out already.
     """
-    op = overlay.begin()
+    op = Operation(overlay)
     if size is not None:
         files.truncate(op, ino, size, now_ns)
     row = op.row(ino)
@@ -115,6 +116,6 @@ def _check_space(name: bytes) -> None:
 
 
 def _put(overlay: Overlay, ino: int, xattrs: dict[bytes, bytes], now_ns: int) -> None:
-    op = overlay.begin()
+    op = Operation(overlay)
     op.change(op.row(ino), xattrs=tuple(sorted(xattrs.items())), ctime_ns=now_ns)
     op.commit()

@@ -1,4 +1,4 @@
-"""The steps of a commit that touch rows: sealed bytes, the new tree, the new base, starting again."""
+"""The steps of a commit that touch rows, and starting again from a version."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from dtafs.core.tree import open_root
 from dtafs.core.values import Content, Kind
 from dtafs.errors import IntegrityError
 from dtafs.store.staging import sealing
+from dtafs.store.staging.operation import Operation
 from dtafs.store.staging.overlay import Overlay, failure, names_in
 from dtafs.store.staging.rows import encode, number, row_of_entry
 from dtafs.store.staging.sealing import ADOPTED_AT_ONCE, Build, Edit, Sink, rebase
 
 if TYPE_CHECKING:
     from dtafs.store.staging.area import StagingArea
-    from dtafs.store.staging.staging import Base
+    from dtafs.store.staging.opens import Base
 
 __all__ = ["build", "rebase", "sealed", "start_again"]
 
@@ -34,7 +35,7 @@ def sealed(overlay: Overlay, ino: int, generation: int, content: Content) -> boo
             f"a sealer read {content.size} bytes of a staged file that has {row.size}"
         )
     if row.size:
-        op = overlay.begin()
+        op = Operation(overlay)
         op.note(row, sealed=content)
         op.commit()
     return True

@@ -9,8 +9,8 @@ they are, `execute_read` fetches them; a write asks for the descriptor, writes, 
 wrote recorded. The kernel orders writes and truncations of one file among each other.
 
 A crash of the process between bytes and record leaves bytes that no row speaks of: in a `PATCHES`
-file nothing reads them, in a `WHOLE` file they lie past `size`, and `open_data` cuts them off before
-the file can grow over them.
+file nothing reads them, in a `WHOLE` file they lie past `size`, and `open_data` cuts them off
+before the file can grow over them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from dtafs.core.values import Content, Kind
 from dtafs.store.staging import extents
 from dtafs.store.staging.extents import Delta, Extent
-from dtafs.store.staging.overlay import Operation, Overlay, Virtual, failure, kind_of
+from dtafs.store.staging.operation import Operation
+from dtafs.store.staging.overlay import Overlay, Virtual, failure, kind_of
 from dtafs.store.staging.rows import (
     FILE_MAX_BYTES,
     NOWHERE,
@@ -67,8 +68,8 @@ class FileData:
         """Open files whose data ends where their row says."""
         self._opens: dict[int, int] = {}
         self._written: set[int] = set()
-        """Files whose local bytes this process wrote. Those of an earlier one may have been lost by a
-        crash of the machine, so that sealed content, where there is any, is what counts."""
+        """Files whose local bytes this process wrote. Those of an earlier one may have been lost by
+        a crash of the machine, so that sealed content, where there is any, is what counts."""
 
     def extents(self, ino: int) -> list[Extent]:
         """The local ranges of a patched file; do not change the list."""
@@ -133,7 +134,7 @@ class FileData:
             self._overlay.shared.data.sync(ino)
 
     def open_data(self, row: InodeRow) -> int:
-        """The shared descriptor of an open file's data; what a crash left past its end is cut off."""
+        """The shared descriptor of an open file's data, without what a crash left past its end."""
         if row.ino not in self._opens:
             raise failure(errno.EBADF)
         data = self._overlay.shared.data
@@ -185,7 +186,7 @@ class FileData:
         if isinstance(node, InodeRow) and node.local and not self.is_superseded(node):
             self._written.add(ino)
             return self.open_data(node)
-        op = self._overlay.begin()
+        op = Operation(self._overlay)
         row = op.row(ino)
         if row.local:
             row = self.drop_local(op, row)
@@ -210,17 +211,19 @@ class FileData:
                 op.put("extent", owner, rest, None)
         self._extents.pop(row.ino, None)
         limit = content.size
-        return op.note(row, content=content if limit else None, limit=limit, sealed=None, local=NOWHERE)
+        return op.note(
+            row, content=content if limit else None, limit=limit, sealed=None, local=NOWHERE
+        )
 
     def wrote(self, ino: int, offset: int, size: int, now_ns: int | None) -> InodeRow:
         """Record that a range was written to the descriptor of `begin_write`.
 
-        `now_ns` None leaves the times: with the kernel's write-back cache, it sets them itself. Size 0
-        says that the write failed, so that what it may have left is not taken for data later.
+        `now_ns` None leaves the times: with the kernel's write-back cache, it sets them itself.
+        Size 0 says that the write failed: what it may have left must not be taken for data later.
         """
         if size == 0:
             self._checked.discard(ino)
-        op = self._overlay.begin()
+        op = Operation(self._overlay)
         row = op.row(ino)
         end = offset + size
         if not 0 <= offset <= end <= FILE_MAX_BYTES:

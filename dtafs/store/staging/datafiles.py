@@ -1,7 +1,7 @@
 """The files that hold staged bytes: `data/<ino in hex>`, sparse, one per inode that has any.
 
-What is in which range is said by the inode's row; a file that is missing reads as zeros. Descriptors
-are shared by all who have an inode open and closed with the last of them.
+What is in which range is said by the inode's row; a file that is missing reads as zeros.
+Descriptors are shared by all who have an inode open and closed with the last of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dtafs.store.durable import Disk, translated
 
 
 class DataFiles:
-    """All data files of a lake. Threads: as its callers, except `remove` and `sync`, which any may call."""
+    """All data files of a lake. Any thread may call `sync`, `sync_names` and `remove`."""
 
     def __init__(self, disk: Disk, directory: Path) -> None:
         self._disk, self.directory = disk, directory

@@ -16,9 +16,9 @@ Layout of a file: records back to back, little-endian::
 Positions tell which records LMDB has already (all before the `flushed` that its last txn stored)
 and in which order the files are to be read.
 
-What a crash leaves: what was not synced may be missing or garbled, in any part. Reading stops at the
-first record that is missing. When a later record says that the journal had been synced past that
-place, the damage is no crash's, and reading raises IntegrityError.
+What a crash leaves: what was not synced may be missing or garbled, in any part. Reading stops at
+the first record that is missing. When a later record says that the journal had been synced past
+that place, the damage is no crash's, and reading raises IntegrityError.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from dtafs.core import tree
 from dtafs.core.values import Kind
-from dtafs.store.staging.overlay import Node, Operation, Overlay, Virtual, check_name, failure
+from dtafs.store.staging.operation import Operation
+from dtafs.store.staging.overlay import Node, Overlay, Virtual, check_name, failure
 from dtafs.store.staging.rows import (
     LINK_MAX,
     SYMLINK_MAX,
@@ -164,7 +165,7 @@ def make(
     check_name(name)
     if kind == Kind.SYMLINK and not 0 < len(target) <= SYMLINK_MAX:
         raise failure(errno.ENAMETOOLONG if target else errno.ENOENT)
-    op = overlay.begin()
+    op = Operation(overlay)
     parent = op.directory(directory)
     place = look(op, parent, name)
     if place.node is not None:
@@ -209,7 +210,7 @@ def count_subdirectory(op: Operation, directory: int, change: int) -> None:
 def link(overlay: Overlay, ino: int, directory: int, name: bytes, now_ns: int) -> InodeRow:
     """Give a file another name."""
     check_name(name)
-    op = overlay.begin()
+    op = Operation(overlay)
     place = look(op, op.directory(directory), name)
     row = op.row(ino)
     if row.kind == Kind.DIRECTORY:
@@ -229,7 +230,7 @@ def link(overlay: Overlay, ino: int, directory: int, name: bytes, now_ns: int) -
 def unlink(overlay: Overlay, directory: int, name: bytes, now_ns: int) -> None:
     """Take a name away that is not a directory's."""
     check_name(name)
-    op = overlay.begin()
+    op = Operation(overlay)
     place = look(op, op.directory(directory), name)
     if place.node is None:
         raise failure(errno.ENOENT)
@@ -244,7 +245,7 @@ def unlink(overlay: Overlay, directory: int, name: bytes, now_ns: int) -> None:
 def rmdir(overlay: Overlay, directory: int, name: bytes, now_ns: int) -> None:
     """Take an empty directory away."""
     check_name(name)
-    op = overlay.begin()
+    op = Operation(overlay)
     place = look(op, op.directory(directory), name)
     if place.node is None:
         raise failure(errno.ENOENT)
@@ -273,12 +274,12 @@ def rename(
     flags: int,
     now_ns: int,
 ) -> None:
-    """Move a name, over what is there unless `flags` say otherwise (RENAME_NOREPLACE, _EXCHANGE)."""
+    """Move a name, over what is there unless `flags` (as renameat2(2)) say otherwise."""
     check_name(name)
     check_name(new_name)
     if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
         raise failure(errno.EINVAL)
-    op = overlay.begin()
+    op = Operation(overlay)
     source = look(op, op.directory(directory), name)
     target = look(op, op.directory(new_directory), new_name)
     if source.node is None:

@@ -8,30 +8,32 @@ from dtafs.core.values import Content, Entry, Kind
 from dtafs.store.staging import names
 from dtafs.store.staging.attributes import check_xattrs
 from dtafs.store.staging.listing import DirectoryHandle, list_directory
-from dtafs.store.staging.overlay import Node, Overlay, check_name, failure, kind_of
-from dtafs.store.staging.rows import SYMLINK_MAX, WHOLE, InodeRow
+from dtafs.store.staging.operation import Operation
+from dtafs.store.staging.overlay import Node, Overlay, Virtual, check_name, failure, kind_of
+from dtafs.store.staging.rows import EMPTY, SYMLINK_MAX, WHOLE, InodeRow
+from dtafs.store.staging.walk import entry_of
 
 Path = tuple[bytes, ...]
 
 MADE_DIRECTORY_MODE = 0o755
 
 
-def place(
-    overlay: Overlay, path: Path, entry: Entry, now_ns: int, content: Content | None
-) -> InodeRow:
+def place(overlay: Overlay, path: Path, entry: Entry, now_ns: int, content: Content | None) -> Node:
     """Put something at a path; see `Staging.place`."""
     check_xattrs(entry.xattrs)
     if not path:
         if entry.kind != Kind.DIRECTORY:
             raise failure(errno.EISDIR)
-        return _set(overlay, overlay.root_ino, entry, now_ns)
+        return _set(overlay, overlay.node(overlay.root_ino), entry, now_ns)
     directory = overlay.root_ino
     for name in path[:-1]:
         directory = _enter(overlay, directory, name, entry, now_ns)
     name = path[-1]
     node = overlay.find(directory, name)
     if node is not None and Kind.DIRECTORY == kind_of(node) == entry.kind:
-        return _set(overlay, node.ino, entry, now_ns)
+        return _set(overlay, node, entry, now_ns)
+    if node is not None and _is_as_wanted(node, entry, content):
+        return node
     if node is not None and kind_of(node) == Kind.DIRECTORY:
         _remove(overlay, directory, name, node, now_ns)
     return _replace(overlay, directory, name, entry, now_ns, content)
@@ -50,10 +52,28 @@ def _enter(overlay: Overlay, directory: int, name: bytes, entry: Entry, now_ns: 
     return made.ino
 
 
-def _set(overlay: Overlay, ino: int, entry: Entry, now_ns: int) -> InodeRow:
-    op = overlay.begin()
+def _is_as_wanted(node: Node, entry: Entry, content: Content | None) -> bool:
+    """True for what need not be touched; one of several names stays it where `entry` says so."""
+    there = node.entry if isinstance(node, Virtual) else entry_of(node, b"")
+    bytes_there = there.content if there.kind == Kind.FILE else None
+    if there.kind == Kind.FILE and (content or EMPTY) != bytes_there:
+        return False
+    if there.kind == Kind.SYMLINK and there.ref != entry.ref:
+        return False
+    return _attributes(there) == _attributes(entry) and (there.nlink == 1 or entry.nlink > 1)
+
+
+def _attributes(entry: Entry) -> tuple[object, ...]:
+    return entry.kind, entry.mode, entry.uid, entry.gid, entry.mtime_ns, sorted(entry.xattrs)
+
+
+def _set(overlay: Overlay, node: Node, entry: Entry, now_ns: int) -> Node:
+    there = node.entry if isinstance(node, Virtual) else entry_of(node, b"")
+    if _attributes(there) == _attributes(entry):
+        return node
+    op = Operation(overlay)
     row = op.change(
-        op.row(ino),
+        op.row(node.ino),
         mode=entry.mode,
         uid=entry.uid,
         gid=entry.gid,
@@ -77,7 +97,7 @@ def _replace(
     check_name(name)
     if len(entry.ref) > SYMLINK_MAX and entry.kind == Kind.SYMLINK:
         raise failure(errno.ENAMETOOLONG)
-    op = overlay.begin()
+    op = Operation(overlay)
     at = names.look(op, op.directory(directory), name)
     lost = None if at.node is None else names.settle_lost(op, at)
     ino, size = overlay.shared.next_number(), 0
@@ -91,7 +111,7 @@ def _replace(
         entry.uid,
         entry.gid,
         0,
-        size if not entry.kind == Kind.SYMLINK else len(entry.ref),
+        size if entry.kind != Kind.SYMLINK else len(entry.ref),
         2 if is_directory else 1,
         entry.mtime_ns,
         entry.mtime_ns,
@@ -113,18 +133,22 @@ def _replace(
     return row
 
 
+def find_path(overlay: Overlay, path: Path) -> Node | None:
+    """What is at a path, or None; symlinks are not followed."""
+    node: Node | None = overlay.node(overlay.root_ino)
+    for name in path:
+        if node is None or kind_of(node) != Kind.DIRECTORY:
+            return None
+        node = overlay.find(node.ino, name)
+    return node
+
+
 def remove_path(overlay: Overlay, path: Path, now_ns: int) -> bool:
     """Remove what is at a path and all below it; see `Staging.remove_path`."""
-    directory = overlay.root_ino
-    for name in path[:-1]:
-        node = overlay.find(directory, name)
-        if node is None or kind_of(node) != Kind.DIRECTORY:
-            return False
-        directory = node.ino
-    node = overlay.find(directory, path[-1])
-    if node is None:
+    above, node = find_path(overlay, path[:-1]), find_path(overlay, path)
+    if above is None or node is None:
         return False
-    _remove(overlay, directory, path[-1], node, now_ns)
+    _remove(overlay, above.ino, path[-1], node, now_ns)
     return True
 
 

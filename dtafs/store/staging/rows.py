@@ -2,17 +2,17 @@
 
 | table | key | value |
 |---|---|---|
-| `area` | a name | lake-wide numbers, MessagePack: `next_ino`, `next_tree`, `flushed` (a journal position) |
+| `area` | a name | a number: `next_ino`, `next_tree`, `flushed` (a journal position) |
 | `dataset` | name of a dataset | `DatasetRow` |
 | `inode` | tree, ino | `InodeRow` |
 | `dentry` | tree, directory, name | `Dentry`: what the name leads to, or that it is taken away |
 | `order` | tree, directory, sequence | the name that was added with this sequence number |
 | `link` | tree, ino, directory, name | empty: the names of an inode, the reverse of `dentry` |
 | `dirty` | tree, directory, name | the epoch in which a commit has to look at this name again |
-| `extent` | tree, ino, start | end (MessagePack): a range of a patched file that is in its data file |
+| `extent` | tree, ino, start | end (MessagePack): a range of a file that is in its data file |
 | `group` | tree, ino | empty: an inode that has, or had, names in the base without a row |
 | `orphan` | tree, ino | empty: an inode with no name left that somebody has open |
-| `doomed` | tree, directory (0: all) | empty: rows that nothing reaches, to be removed in the background |
+| `doomed` | tree, directory (0: all) | empty: rows to be removed, since nothing reaches them |
 
 Numbers in keys are big-endian (tree 4 bytes, the others 8), so that LMDB sorts as we count.
 
@@ -61,7 +61,7 @@ EMPTY = Content(0, hashlib.sha256(b"").digest())
 """The content of every empty file."""
 
 NOWHERE, WHOLE, PATCHES = 0, 1, 2
-"""Values of `InodeRow.local`: no data file; all bytes are in it; the ranges of `extent` are in it."""
+"""Values of `InodeRow.local`: no data file; all is in it; the ranges of `extent` are."""
 
 
 class Inode(Struct, frozen=True):
@@ -92,7 +92,7 @@ class InodeRow(Struct, frozen=True, array_like=True):
     rdev: int
     size: int
     nlink: int
-    """Of a directory: 2 and its subdirectories; 1 where the base was there first and nobody counted."""
+    """Of a directory: 2 and its subdirectories; 1 in the base, where nobody counted them."""
     atime_ns: int
     mtime_ns: int
     ctime_ns: int

@@ -17,6 +17,7 @@ from dtafs.core.nodes import Fetch
 from dtafs.core.tree import Built, directory_node
 from dtafs.core.values import SEALABLE, Branch, Entry, Kind
 from dtafs.errors import BusyError, RefusedError
+from dtafs.store.staging.operation import Operation
 from dtafs.store.staging.overlay import Overlay
 from dtafs.store.staging.rows import (
     Dentry,
@@ -99,14 +100,12 @@ def _sealable(row: InodeRow, name: bytes) -> Entry:
     return entry_of(row, name)
 
 
-def rebase(
-    overlay: Overlay, version: int, root: bytes, directories: Mapping[int, bytes]
-) -> None:
+def rebase(overlay: Overlay, version: int, root: bytes, directories: Mapping[int, bytes]) -> None:
     """Go on from the version that a build became: from now on nothing is dirty.
 
     The numbers that the kernel knows, open files and open directories stay valid.
     """
-    op = overlay.begin()
+    op = Operation(overlay)
     epoch = overlay.epoch + 1
     for ino, base_root in directories.items():
         row = op.row(ino)
@@ -165,7 +164,7 @@ def _linked_below(fetch: Fetch, overlay: Overlay, row: InodeRow) -> Iterator[Cha
 
 def adopt_group_names(overlay: Overlay, found: list[tuple[int, Chain]]) -> None:
     """Give rows to names that `find_group_names` found, so that they are dirty with their inode."""
-    op = overlay.begin()
+    op = Operation(overlay)
     for directory, chain in found:
         for entry in chain[:-1]:
             below = overlay.find(directory, entry.name)

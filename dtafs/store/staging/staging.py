@@ -5,11 +5,11 @@ below raises the errors of `dtafs.errors`. Names and paths are bytes. `now_ns` i
 change gets. Numbers of inodes are never reused and below 2**61.
 
 Threads: every method may be called from any thread; a lock per dataset serialises them. Those that
-change something, and those that list or look up, do no I/O but on memory, LMDB and (truncation) one
-data file; they fetch through `StagingArea.fetch`, which may raise for a node that is not in memory,
-and then have changed nothing and can be called again. Methods that say "Blocks" read nodes and bytes
-or sync, and hold the lock only for moments. While `build` and until `rebase`, the caller lets
-nothing change staging; looking and reading may go on.
+change something, and those that list or look up, do no I/O but on memory, LMDB and (truncation)
+one data file; they fetch through `StagingArea.fetch`, which may raise for a node that is not in
+memory, and then have changed nothing and can be called again. Methods that say "Blocks" read nodes
+and bytes or sync, and hold the lock only for moments. While `build` and until `rebase`, the caller
+lets nothing change staging; looking and reading may go on.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
-
-from msgspec import Struct
+from typing import TYPE_CHECKING
 
 from dtafs.core import tree
 from dtafs.core.difference import Change
@@ -28,9 +26,11 @@ from dtafs.core.values import Content, Entry, Kind
 from dtafs.store.staging import attributes, changes, names, walk
 from dtafs.store.staging.data import FileData, ReadPlan, StagedSource
 from dtafs.store.staging.listing import DirectoryHandle, list_directory
+from dtafs.store.staging.opens import Base, Opener, Opens
+from dtafs.store.staging.operation import Operation
 from dtafs.store.staging.overlay import Node, Overlay, Virtual
-from dtafs.store.staging.placing import place, remove_path
-from dtafs.store.staging.rows import Inode, InodeRow, inode_of_entry, inode_of_row
+from dtafs.store.staging.placing import find_path, place, remove_path
+from dtafs.store.staging.rows import Inode, inode_of_entry, inode_of_row
 from dtafs.store.staging.sealing import Build, Edit, Sink
 from dtafs.store.staging.status import status
 from dtafs.store.staging.tidy import Tidier
@@ -41,26 +41,7 @@ if TYPE_CHECKING:
     from dtafs.store.staging.area import StagingArea
 
 LISTED_AT_ONCE = 64
-
-
-class Base(NamedTuple):
-    """The version that staging lies on: its number (0: none yet) and the id of its root node."""
-
-    version: int
-    root: bytes
-
-
-class Opener(Struct, frozen=True):
-    """The process that has a file open."""
-
-    pid: int = 0
-    program: str = ""
-
-
-class _Open(NamedTuple):
-    ino: int
-    writing: bool
-    opener: Opener
+NOBODY = Opener()
 
 
 def _shown(node: Node) -> Inode:
@@ -76,8 +57,7 @@ class Staging:
         self._area, self._overlay = area, overlay
         self._lock = threading.RLock()
         self._files = FileData(overlay)
-        self._opens: dict[int, _Open] = {}
-        self._next_open = 1
+        self._opens = Opens(overlay, self._files)
         self._listings: set[DirectoryHandle] = set()
         self._tidier = Tidier(overlay, self._files, self._listings)
         self._tidier.drop_orphans()
@@ -138,7 +118,7 @@ class Staging:
         if self._overlay.release(ino, count):
             row = self._overlay.find_row(ino)
             if row is not None and row.nlink == 0:
-                op = self._overlay.begin()
+                op = Operation(self._overlay)
                 names.remove_inode(op, row)
                 op.commit()
 
@@ -150,11 +130,7 @@ class Staging:
     def path_of(self, ino: int) -> bytes:
         """One path of an inode below the root, b"" for the root or for what has lost its names."""
         with self._lock:
-            parts: list[bytes] = []
-            while (named := self._overlay.a_name(ino)) is not None:
-                ino, name = named
-                parts.append(name)
-            return b"/".join(reversed(parts))
+            return self._overlay.path_of(ino)
 
     def open_directory(self, ino: int) -> DirectoryHandle:
         """Begin to list a directory; end it with `close_directory`."""
@@ -165,7 +141,7 @@ class Staging:
             return handle
 
     def list(self, handle: DirectoryHandle, cookie: int = 0) -> Iterator[tuple[bytes, int, Inode]]:
-        """Names from a cookie on, each with the cookie after it; `.` and `..` are not among them."""
+        """Names from a cookie on, each with the cookie after it; not `.` and `..`."""
         while True:
             with self._lock:
                 found = islice(list_directory(self._overlay, handle, cookie), LISTED_AT_ONCE)
@@ -280,30 +256,23 @@ class Staging:
 
     # Bytes.
 
-    def open(self, ino: int, writing: bool, opener: Opener = Opener()) -> int:
-        """Open a file; returns a handle for `close`. Needed before its bytes are read or written."""
+    def open(self, ino: int, writing: bool, opener: Opener = NOBODY) -> int:
+        """Open a file, to read or write its bytes; returns a handle for `close`."""
         with self._lock:
-            self._files.check_file(ino)
-            handle, self._next_open = self._next_open, self._next_open + 1
-            self._overlay.remember(ino)
-            self._files.opened(ino)
-            self._opens[handle] = _Open(ino, writing, opener)
-            return handle
+            return self._opens.open(ino, writing, opener)
 
     def close(self, handle: int) -> None:
         """Close a handle of `open`."""
         with self._lock:
-            ino, writing, _ = self._opens.pop(handle)
-            self._files.closed(ino)
+            ino, quiet = self._opens.close(handle)
             self._release(ino)
-            quiet = writing and not any(o.writing and o.ino == ino for o in self._opens.values())
         if quiet:
             self.on_quiet(ino)
 
     def writers(self) -> Sequence[tuple[bytes, Opener]]:
         """Who has files open for writing, by path."""
         with self._lock:
-            return [(self.path_of(o.ino), o.opener) for o in self._opens.values() if o.writing]
+            return self._opens.writers()
 
     def plan_read(self, ino: int, offset: int, size: int) -> ReadPlan:
         """Where bytes of an open file are, for `execute_read`."""
@@ -336,10 +305,11 @@ class Staging:
     ) -> Inode:
         """Put something at a path, with the attributes of `entry` (its name, size, hash, link and
         totals do not count): missing directories above are made, another kind of thing that is
-        there is replaced, a directory keeps what it has. A symlink's target is `entry.ref`; a file
-        has `content`, which packs must have already, or is empty."""
+        there is replaced, a directory keeps what it has, and what is there as wanted is not
+        touched. A symlink's target is `entry.ref`; a file has `content`, which packs must have
+        already, or is empty; it may stay one of several names if `entry.nlink` is more than 1."""
         with self._lock:
-            return inode_of_row(place(self._overlay, path, entry, now_ns, content))
+            return _shown(place(self._overlay, path, entry, now_ns, content))
 
     def remove_path(self, path: tuple[bytes, ...], now_ns: int) -> bool:
         """Remove what is at a path and all below it; False when there is nothing."""
@@ -349,11 +319,7 @@ class Staging:
     def resolve(self, path: tuple[bytes, ...]) -> Inode | None:
         """What is at a path (symlinks are not followed), or None."""
         with self._lock:
-            node: Node | None = self._overlay.node(self.root_ino)
-            for name in path:
-                if node is None or _shown(node).kind != Kind.DIRECTORY:
-                    return None
-                node = self._overlay.find(node.ino, name)
+            node = find_path(self._overlay, path)
             return None if node is None else _shown(node)
 
     # Sealing and committing.
@@ -408,7 +374,7 @@ class Staging:
         self._area.flush()
 
     def move_base(self, version: int, root: bytes) -> None:
-        """Lie on another version, when nothing was touched. Blocks; `StagingArea.fetch` may raise."""
+        """Lie on another version; what was changed is lost. Blocks; `fetch` may raise."""
         with self._lock:
             changes.start_again(self._overlay, self._area, Base(version, root))
         self._area.flush()
@@ -426,6 +392,4 @@ class Staging:
     def shut(self) -> None:
         """Close descriptors; what was open without a name goes when staging is next opened."""
         with self._lock:
-            for o in self._opens.values():
-                self._files.closed(o.ino)
-            self._opens.clear()
+            self._opens.close_all()

@@ -1,10 +1,10 @@
 """Rows of staging: read from memory or LMDB, written to a journal first and to LMDB in batches.
 
-A change is an `Operation`: it collects rows and becomes real in `Tables.apply`, as one record of the
-journal, whole or not at all. Changed rows live in the *active* batch; `flush` freezes that, writes it
-to LMDB in one synced txn and drops its journal, while a new active batch takes what comes. A read
-asks the active batch, the frozen one and LMDB, in this order, in which rows also move: so no reader,
-in whatever thread, misses a row.
+A change is an `Operation`: it collects rows and becomes real in `Tables.apply`, as one record of
+the journal, whole or not at all. Changed rows live in the *active* batch; `flush` freezes that,
+writes it to LMDB in one synced txn and drops its journal, while a new active batch takes what
+comes. A read asks the active batch, the frozen one and LMDB, in this order, in which rows also
+move: so no reader, in whatever thread, misses a row.
 
 Threads: everything here may be called from any thread. That changes make sense together is up to
 the caller (`dtafs.store.staging.staging` has one lock per dataset).
@@ -30,7 +30,7 @@ from dtafs.store.staging.journal import Journal, read_journal
 from dtafs.store.staging.rows import TABLES, decode_number, encode
 
 Put = tuple[str, bytes, bytes, bytes | None]
-"""Table, owner (the part of the key that rows are listed by), rest of the key, value (None: delete)."""
+"""Table, owner (what rows are listed by), rest of the key, value (None: delete)."""
 
 Batch = dict[str, dict[bytes, dict[bytes, bytes | None]]]
 
@@ -48,7 +48,7 @@ class Tables:
     """All rows of the staging of a lake."""
 
     def __init__(self, disk: Disk, directory: Path, database: Database) -> None:
-        """Open the tables in `directory`; what an earlier process left in the journal is applied."""
+        """Open the tables; what an earlier process left in the journal is applied."""
         self._database = database
         self._turn = threading.Lock()
         self._flushing = threading.Lock()
@@ -94,7 +94,7 @@ class Tables:
             yield from rows
 
     def some(self, table: str, owner: bytes, start: bytes = b"") -> list[tuple[bytes, bytes]]:
-        """The next rows of an owner from `start` on, as many as are cheap; empty only at the end."""
+        """The next rows of an owner, as many as are cheap; empty only at the end."""
         following: bytes | None = start
         while following is not None:
             rows, following = self._some(table, owner, following)
@@ -143,9 +143,7 @@ class Tables:
 
         return self._database.write(erase)
 
-    def apply(
-        self, puts: Iterable[Put], after_flush: Callable[[], None] | None = None
-    ) -> None:
+    def apply(self, puts: Iterable[Put], after_flush: Callable[[], None] | None = None) -> None:
         """Make some rows real together. `after_flush` is called once LMDB has them, in any thread.
 
         When it raises (no room for the journal), nothing has changed.

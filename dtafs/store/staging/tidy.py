@@ -14,7 +14,8 @@ from dtafs.store.staging.data import FileData
 from dtafs.store.staging.datafiles import DataFiles
 from dtafs.store.staging.listing import DirectoryHandle
 from dtafs.store.staging.names import remove_inode
-from dtafs.store.staging.overlay import Operation, Overlay, epoch_of
+from dtafs.store.staging.operation import Operation
+from dtafs.store.staging.overlay import Overlay, epoch_of
 from dtafs.store.staging.rows import (
     NOWHERE,
     TABLES,
@@ -37,9 +38,7 @@ assert set(KEYED_BY_TREE + KEYED_BY_INODE) == set(TABLES) - {"area", "dataset", 
 class Tidier:
     """Where the tidying of one dataset has got to. The caller holds its lock."""
 
-    def __init__(
-        self, overlay: Overlay, files: FileData, listings: set[DirectoryHandle]
-    ) -> None:
+    def __init__(self, overlay: Overlay, files: FileData, listings: set[DirectoryHandle]) -> None:
         self._overlay, self._files, self._listings = overlay, files, listings
         self._epoch = 0
         self._next: int | None = 0
@@ -48,7 +47,7 @@ class Tidier:
     def drop_orphans(self) -> None:
         """Remove what an earlier process had open without a name."""
         overlay = self._overlay
-        op = overlay.begin()
+        op = Operation(overlay)
         for rest, _ in overlay.tables.scan("orphan", overlay.prefix):
             row = overlay.find_row(from_number(rest))
             if row is not None:
@@ -65,7 +64,7 @@ class Tidier:
         if self._next is None:
             return False
         open_directories = {handle.ino for handle in self._listings}
-        op = overlay.begin()
+        op = Operation(overlay)
         at: int | None = None
         for rest, data in overlay.tables.some("inode", overlay.prefix, number(self._next))[:limit]:
             at = from_number(rest)

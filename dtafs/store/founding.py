@@ -1,0 +1,62 @@
+"""Where a lake is, or can be made: judging a directory, and reading its superblock."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dtafs.core.format import Superblock, decode_superblock
+from dtafs.errors import ConflictError, NotFoundError, UsageError, from_os_error
+from dtafs.store.crypto import verify_superblock
+from dtafs.store.durable import read_file
+
+SUPERBLOCK_LIMIT_BYTES = 64 * 1024
+FOLDERS = ("packs", "log", "keys", "index", "staging", "cache", "tmp", "run")
+
+
+def read_superblock(path: Path) -> Superblock:
+    """The verified superblock of the lake in a directory; the error says why there is none."""
+    if not path.is_dir():
+        what = "is not a directory" if path.exists() else "does not exist"
+        raise NotFoundError(f"{path} {what}; make a lake there with: dtafsctl --lake {path} init")
+    try:
+        os.listdir(path)
+        data = read_file(path / "lake.json", SUPERBLOCK_LIMIT_BYTES)
+    except PermissionError as error:
+        raise from_os_error(error, "opening the lake") from error
+    except NotFoundError:
+        if _begun(path):
+            raise NotFoundError(
+                f"making the lake {path} was interrupted; finish it with: dtafsctl --lake {path} init"
+            ) from None
+        raise NotFoundError(f"{path} is not a lake: it has no lake.json") from None
+    block = decode_superblock(data)
+    verify_superblock(block)
+    return block
+
+
+def _begun(path: Path) -> bool:
+    """Whether a directory holds nothing but what an interrupted `Lake.create` leaves."""
+    names = set(os.listdir(path)) - {"config.toml"}
+    made = {"keys", "run", "tmp"}  # where it makes files before the superblock
+    return (
+        bool(names)
+        and names <= set(FOLDERS)
+        and all((path / name).is_dir() for name in names)
+        and not any(any((path / name).iterdir()) for name in names - made)
+    )
+
+
+def check_place_for_new(path: Path) -> None:
+    if not os.path.lexists(path):
+        return
+    if not path.is_dir():
+        raise UsageError(f"{path} is not a directory")
+    if (path / "lake.json").exists():
+        raise ConflictError(f"{path} is a lake already")
+    try:
+        names = os.listdir(path)
+    except OSError as error:
+        raise from_os_error(error, "making the lake") from error
+    if names and not _begun(path):
+        raise ConflictError(f"{path} is not empty; a lake needs a directory of its own")

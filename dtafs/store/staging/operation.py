@@ -1,0 +1,170 @@
+"""An operation: rows of one staging that change together, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from dtafs.core.values import Kind
+from dtafs.store.staging.overlay import Overlay, failure, kind_of, names_in
+from dtafs.store.staging.rows import (
+    Dentry,
+    InodeRow,
+    decode_dentry,
+    encode,
+    from_number,
+    number,
+    row_of_entry,
+)
+from dtafs.store.staging.tables import Put
+
+
+class Operation:
+    """Rows that will change together. Reads see what was put before."""
+
+    def __init__(self, overlay: Overlay) -> None:
+        self.overlay = overlay
+        self.inodes: dict[int, InodeRow | None] = {}
+        self.puts: dict[tuple[str, bytes, bytes], bytes | None] = {}
+        self.unnamed: list[tuple[int, bytes]] = []
+        self.dirty_directories: set[int] = set()
+        self._doomed: list[int] = []
+
+    def row(self, ino: int) -> InodeRow:
+        """The row of an inode, which is settled if it has none yet."""
+        if ino in self.inodes:
+            row = self.inodes[ino]
+            assert row is not None, "an inode is used after the operation that removes it"
+            return row
+        row = self.overlay.find_row(ino)
+        if row is None:
+            self._settle(ino)
+            return self.row(ino)
+        return row
+
+    def directory(self, ino: int) -> InodeRow:
+        """The row of a directory in which names can be made: ENOENT when it was removed."""
+        if kind_of(self.overlay.node(ino)) != Kind.DIRECTORY:
+            raise failure(errno.ENOTDIR)
+        row = self.row(ino)
+        if row.nlink == 0:
+            raise failure(errno.ENOENT)
+        return row
+
+    def get(self, table: str, owner: bytes, rest: bytes) -> bytes | None:
+        key = (table, owner, rest)
+        if key in self.puts:
+            return self.puts[key]
+        return self.overlay.tables.get(table, owner, rest)
+
+    def put(self, table: str, owner: bytes, rest: bytes, value: bytes | None) -> None:
+        self.puts[table, owner, rest] = value
+
+    def dentry(self, directory: int, name: bytes) -> Dentry | None:
+        data = self.get("dentry", self.overlay.owner(directory), name)
+        return None if data is None else decode_dentry(data)
+
+    def new(self, row: InodeRow) -> InodeRow:
+        """A row for an inode that had none."""
+        self.inodes[row.ino] = row
+        return row
+
+    def change(self, row: InodeRow, **fields: object) -> InodeRow:
+        """Change fields of a row; its names become dirty when they were not."""
+        epoch = self.overlay.epoch
+        if row.epoch != epoch:
+            self._mark_inode(row.ino)
+        changed = replace(row, epoch=epoch, **fields)
+        self.inodes[row.ino] = changed
+        return changed
+
+    def note(self, row: InodeRow, **fields: object) -> InodeRow:
+        """Change fields that say the same in another way, so that nothing becomes dirty."""
+        changed = replace(row, **fields)
+        self.inodes[row.ino] = changed
+        return changed
+
+    def mark(self, directory: int, name: bytes) -> None:
+        """A commit has to look at this name, and so at the names of all directories above it."""
+        epoch = self.overlay.epoch
+        value = encode(epoch)
+        while True:
+            owner = self.overlay.owner(directory)
+            if self.get("dirty", owner, name) != value:
+                self.put("dirty", owner, name, value)
+            if directory in self.dirty_directories or self.overlay.is_marked(directory):
+                return
+            self.dirty_directories.add(directory)
+            above = self._name_of(directory)
+            if above is None:
+                return
+            directory, name = above
+
+    def _name_of(self, ino: int) -> tuple[int, bytes] | None:
+        """The name of a directory, also when this very operation settles or moves it."""
+        owner = self.overlay.owner(ino)
+        for (table, by, rest), value in reversed(self.puts.items()):
+            if table == "link" and by == owner and value is not None:
+                return from_number(rest[:8]), rest[8:]
+        return self.overlay.a_name(ino)
+
+    def _mark_inode(self, ino: int) -> None:
+        for directory, name in self.overlay.names(ino):
+            self.mark(directory, name)
+
+    def _settle(self, ino: int) -> None:
+        """Give rows to an untouched inode and to those above it that lack one."""
+        overlay = self.overlay
+        pending, chain = [ino], []
+        while pending:
+            here = pending.pop()
+            if here in self.inodes or overlay.find_row(here) is not None:
+                continue
+            virtual = overlay.virtuals.get(here)
+            if virtual is None:
+                raise failure(errno.ESTALE)
+            chain.append(virtual)
+            pending.extend(directory for directory, _ in virtual.names)
+        for virtual in reversed(chain):
+            entry = virtual.entry
+            held = names_in(overlay.fetch, entry.ref) if entry.kind == Kind.DIRECTORY else 0
+            self.new(row_of_entry(virtual.ino, entry, overlay.epoch, held))
+            if entry.link:
+                self.put("group", overlay.prefix, number(virtual.ino), b"")
+            for directory, name in virtual.names:
+                dentry = encode(Dentry(virtual.ino, 0, overlay.epoch))
+                self.put("dentry", overlay.owner(directory), name, dentry)
+                self.put("link", overlay.owner(virtual.ino), number(directory) + name, b"")
+        for virtual in reversed(chain):
+            for directory, name in virtual.names:
+                self.mark(directory, name)
+
+    def commit(self) -> None:
+        """Make it real; when this raises, nothing has changed."""
+        if not self.inodes and not self.puts:
+            return
+        prefix = self.overlay.prefix
+        puts: list[Put] = [
+            ("inode", prefix, number(ino), None if row is None else encode(row))
+            for ino, row in self.inodes.items()
+        ]
+        puts += [(*key, value) for key, value in self.puts.items()]
+        self.overlay.tables.apply(puts, self._remove_data() if self._doomed else None)
+        self.overlay.applied(self)
+
+    def doom(self, ino: int) -> None:
+        """Once this operation is in LMDB, the data file of an inode goes."""
+        self._doomed.append(ino)
+
+    def _remove_data(self) -> Callable[[], None]:
+        data, doomed = self.overlay.shared.data, self._doomed
+        for ino in doomed:
+            data.doom(ino)
+
+        def remove() -> None:
+            for ino in doomed:
+                data.remove(ino)
+
+        return remove

@@ -1,0 +1,206 @@
+"""Bytes of staged files: patches over sealed content, holes, sealing, what survives a death."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtafs.core.values import Kind
+from dtafs.store.staging.rows import NOWHERE, PATCHES, WHOLE, InodeRow
+from tests.staging.fakes import Bench
+from tests.staging.model import errno_of
+
+SEALED = bytes(range(100))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """One sealed file `f` that no row speaks of."""
+    bench = Bench(tmp_path)
+    f = bench.staging.make(bench.staging.root_ino, b"f", Kind.FILE, 0o644, 1, 2, 10)
+    bench.write(f.ino, 0, SEALED)
+    bench.commit()
+    while bench.area.tidy():
+        pass
+    bench.reopen()
+    yield bench
+    bench.area.close()
+
+
+def ino(bench: Bench) -> int:
+    found = bench.staging.lookup(bench.staging.root_ino, b"f")
+    assert found is not None
+    return found.ino
+
+
+def row(bench: Bench) -> InodeRow:
+    found = bench.staging._overlay.find_row(ino(bench))
+    assert found is not None
+    return found
+
+
+def test_a_patch_copies_nothing(bench: Bench) -> None:
+    f = ino(bench)
+    bench.write(f, 50, b"patch")
+    assert bench.read(f) == SEALED[:50] + b"patch" + SEALED[55:]
+    assert row(bench).local == PATCHES
+    data = bench.area.data.path(f)
+    assert data.stat().st_blocks * 512 <= 4096
+    assert bench.read(f, 48, 4) == SEALED[48:50] + b"pa"
+    assert bench.read(f, 98) == SEALED[98:]
+    assert bench.read(f, 100) == b""
+    assert bench.read(f, 2**40) == b""
+
+
+def test_what_was_cut_off_never_comes_back(bench: Bench) -> None:
+    f, staging = ino(bench), bench.staging
+    bench.write(f, 90, b"local")
+    staging.truncate(f, 40, 20)
+    assert bench.read(f) == SEALED[:40]
+    staging.truncate(f, 100, 30)
+    assert bench.read(f) == SEALED[:40] + bytes(60)
+    bench.write(f, 120, b"end")
+    assert bench.read(f) == SEALED[:40] + bytes(80) + b"end"
+    bench.kill()
+    assert bench.read(ino(bench)) == SEALED[:40] + bytes(80) + b"end"
+
+
+def test_emptied_and_written_anew_is_wholly_local(bench: Bench) -> None:
+    f, staging = ino(bench), bench.staging
+    staging.truncate(f, 0, 20)
+    assert staging.inode(f).blocks == 0
+    bench.write(f, 3, b"new")
+    assert row(bench).local == WHOLE
+    assert bench.read(f) == b"\0\0\0new"
+
+
+def test_a_file_has_to_be_open(bench: Bench) -> None:
+    f, staging = ino(bench), bench.staging
+    assert errno_of(lambda: staging.begin_write(f)) == errno.EBADF
+    assert errno_of(lambda: staging.open(staging.root_ino, False)) == errno.EISDIR
+    handle = staging.open(f, True)
+    assert [path for path, _ in staging.writers()] == [b"f"]
+    staging.close(handle)
+    assert not staging.writers()
+    assert errno_of(lambda: staging.truncate(f, -1, 20)) == errno.EINVAL
+    assert errno_of(lambda: staging.truncate(f, 2**63, 20)) == errno.EFBIG
+
+
+def test_quiet_is_told_once_the_last_writer_has_closed(bench: Bench) -> None:
+    f, staging = ino(bench), bench.staging
+    told: list[int] = []
+    staging.on_quiet = told.append
+    first, second, reader = staging.open(f, True), staging.open(f, True), staging.open(f, False)
+    for handle in (first, reader):
+        staging.close(handle)
+        assert not told
+    staging.close(second)
+    assert told == [f]
+
+
+def test_sealing_is_refused_for_what_changed_meanwhile(bench: Bench) -> None:
+    f, staging = ino(bench), bench.staging
+    assert not list(staging.unsealed())
+    bench.write(f, 0, b"a")
+    ((found, generation, size),) = staging.unsealed()
+    assert (found, size) == (f, 100)
+    assert staging.generation(f) == (generation, size)
+    bench.write(f, 1, b"b")
+    content = bench.objects.store(b"a" + SEALED[1:])
+    assert not staging.sealed(f, generation, content)
+    bench.seal()
+    assert staging.generation(f) is None
+    bench.write(f, 2, b"c")
+    assert bench.read(f)[:4] == b"abc\x03"
+    assert len(list(staging.unsealed())) == 1
+
+
+def test_sealed_bytes_survive_the_loss_of_local_ones(bench: Bench) -> None:
+    """A crash of the machine may take data that was never synced, but not packs."""
+    f = ino(bench)
+    bench.write(f, 10, b"patch")
+    bench.seal()
+    expected = bench.read(f)
+    bench.area.close()
+    bench.area.data.path(f).write_bytes(b"")
+    bench.open()
+    assert bench.read(f) == expected
+    bench.write(f, 0, b"more")
+    assert bench.read(f) == b"more" + expected[4:]
+    bench.staging.truncate(f, 20, 50)
+    assert bench.read(f) == (b"more" + expected[4:])[:20]
+
+
+def test_bytes_without_a_record_are_not_shown(bench: Bench) -> None:
+    """The process died between the write and its record, then the file grows."""
+    made = bench.staging.make(bench.staging.root_ino, b"n", Kind.FILE, 0o644, 1, 2, 10)
+    bench.write(made.ino, 0, b"seen")
+    bench.staging.open(made.ino, True)
+    os.pwrite(bench.staging.begin_write(made.ino), b"lost", 4)
+    bench.kill()
+    assert bench.read(made.ino) == b"seen"
+    bench.staging.truncate(made.ino, 10, 20)
+    assert bench.read(made.ino) == b"seen" + bytes(6)
+
+
+def test_tidying_drops_local_bytes_of_what_is_committed(bench: Bench) -> None:
+    f = ino(bench)
+    bench.staging.remember(f)
+    bench.write(f, 5, b"xyz")
+    bench.commit()
+    while bench.area.tidy():
+        pass
+    bench.area.flush()
+    assert row(bench).local == NOWHERE
+    assert not list(bench.area.data.numbers())
+    assert bench.read(f) == SEALED[:5] + b"xyz" + SEALED[8:]
+    bench.write(f, 0, b"!")
+    bench.area.flush()
+    assert bench.read(f) == b"!" + SEALED[1:5] + b"xyz" + SEALED[8:]
+
+
+def test_fsync_survives_without_a_flush(bench: Bench) -> None:
+    f = ino(bench)
+    bench.write(f, 0, b"synced")
+    bench.staging.fsync(f)
+    bench.kill()
+    assert bench.read(ino(bench))[:6] == b"synced"
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.integers(0, 150), st.binary(min_size=1, max_size=30)),
+            st.integers(0, 160),
+            st.sampled_from(["seal", "commit", "kill"]),
+        ),
+        max_size=12,
+    )
+)
+def test_any_history_of_a_file(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, bytes] | int | str]
+) -> None:
+    bench = Bench(tmp_path_factory.mktemp("history"))
+    f = bench.staging.make(bench.staging.root_ino, b"f", Kind.FILE, 0o644, 1, 2, 10).ino
+    bench.write(f, 0, SEALED)
+    bench.commit()
+    expected = SEALED
+    for step in steps:
+        if isinstance(step, tuple):
+            offset, data = step
+            bench.write(ino(bench), offset, data)
+            padded = expected.ljust(offset, b"\0")
+            expected = padded[:offset] + data + padded[offset + len(data) :]
+        elif isinstance(step, int):
+            bench.staging.truncate(ino(bench), step, 20)
+            expected = expected[:step].ljust(step, b"\0")
+        else:
+            {"seal": bench.seal, "commit": bench.commit, "kill": bench.kill}[step]()
+        assert bench.read(ino(bench)) == expected
+    bench.area.close()
