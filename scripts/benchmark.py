@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--no-mount", action="store_true", help="leave out all but the sets")
     parser.add_argument("--scratch", type=Path, help="where to work (default: the temporary one)")
     chosen = parser.parse_args()
-    tables = [machine()]
+    print(machine(), flush=True)
     ingest: list[Row] = []
     mount: list[Row] = []
     for name in chosen.sets:
@@ -59,7 +59,7 @@ def main() -> None:
             mount += memory
     if ingest:
         head = ("set", "program", "stored MiB", "first version s", "following versions s")
-        tables += [NOTE, markdown(head, ingest)]
+        print(f"\n{NOTE}\n\n{markdown(head, ingest)}", flush=True)
     if not chosen.no_mount:
         with scratch(chosen.scratch) as directory:
             say(f"a lake with {chosen.versions} versions")
@@ -68,8 +68,7 @@ def main() -> None:
             say(f"a file of {chosen.large} MiB and a directory of {chosen.files} files")
             mount += large_tree(directory, chosen.large, chosen.files)
     if mount:
-        tables.append(markdown(("figure", "value"), mount))
-    print("\n" + "\n\n".join(tables))
+        print("\n" + markdown(("figure", "value"), mount), flush=True)
 
 
 def measure_set(name: str, trees: list[Path], directory: Path) -> tuple[list[Row], list[Row]]:

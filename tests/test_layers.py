@@ -90,7 +90,7 @@ GATES = {
     "cryptography": {"dtafs.store.crypto"},
     "pyfuse3": {"dtafs.fs.operations", "dtafs.services.daemon"},
     "pyfastcdc": {"dtafs.core.chunking"},
-    "rfc8785": {"dtafs.core.format"},
+    "rfc8785": {"dtafs.core.canonical"},
 }
 
 # Packages that only some layers may know, with the layers.

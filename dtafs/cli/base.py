@@ -209,11 +209,16 @@ def run_program(group: click.Group, program: str, arguments: Sequence[str] | Non
             stream.reconfigure(errors="backslashreplace")
     as_json = "--json" in given
     try:
-        code = group.main(given, prog_name=program, standalone_mode=False)
+        # Not `group.main`, which has its own way with a broken pipe.
+        with group.make_context(program, given) as context:
+            group.invoke(context)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return 0
     except click.exceptions.Exit as error:
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        sys.stderr.write(f"{error.format_message()}\n")
+        return 2
     except click.ClickException as error:
         text = error.format_message()
         return _fail(program, as_json, "usage", text[:1].lower() + text[1:].rstrip("."), 2)

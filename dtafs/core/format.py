@@ -141,11 +141,15 @@ FOOTER_LIMIT_BYTES = 64 * 1024 * 1024
 
 
 class PackKind(IntEnum):
+    """What a pack holds; the two are never mixed."""
+
     CONTENT = 1
     METADATA = 2
 
 
 class Codec(IntEnum):
+    """How a frame is stored."""
+
     RAW = 0
     ZSTD = 1
 

@@ -104,6 +104,11 @@ def staged_attributes(inode: Inode, name_timeout_s: float = STAGED_TIMEOUT_S) ->
     )
 
 
+DIRECTORY_TIMEOUT_S = 1.0
+"""For the attributes of the directories that dtafs makes up: every path asks for them, and all that
+a commit changes there is a time."""
+
+
 class Owner(Struct, frozen=True):
     """Whom the directories that dtafs itself makes up belong to."""
 
@@ -111,10 +116,27 @@ class Owner(Struct, frozen=True):
     gid: int
 
 
+def made_up_directory(ino: int, owner: Owner, time_ns: int, mode: int) -> Attributes:
+    """The attributes of a directory that is in no version and in no staging; its name stays."""
+    return Attributes(
+        ino=ino,
+        kind=Kind.DIRECTORY,
+        mode=mode,
+        uid=owner.uid,
+        gid=owner.gid,
+        size=0,
+        mtime_ns=time_ns,
+        ctime_ns=time_ns,
+        atime_ns=time_ns,
+        name_timeout_s=SEALED_TIMEOUT_S,
+        timeout_s=DIRECTORY_TIMEOUT_S,
+    )
+
+
 def made_up(
-    ino: int, kind: Kind, owner: Owner, time_ns: int, *, mode: int, size: int = 0
+    ino: int, kind: Kind, owner: Owner, time_ns: int, *, mode: int, size: int
 ) -> Attributes:
-    """The attributes of a name that is in no version and in no staging; never cached."""
+    """The attributes of a file or symlink that is in no version and in no staging; never cached."""
     return Attributes(
         ino=ino,
         kind=kind,

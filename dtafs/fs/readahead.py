@@ -31,7 +31,7 @@ class ReadAheadPool:
         self.windows = 0
 
 
-class SealedFile(OpenFile):
+class SealedReader(OpenFile):
     """An open sealed file; the kernel may keep its pages from one open to the next."""
 
     keep_cache = True

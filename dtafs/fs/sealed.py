@@ -14,7 +14,7 @@ from dtafs.fs.area import Area, Caller, Emit, OpenDirectory, OpenFile, refuse
 from dtafs.fs.attributes import Attributes, sealed_attributes
 from dtafs.fs.inodes import Region, group_number, region_of, sealed_number, split_sealed
 from dtafs.fs.nodes import NodeReader
-from dtafs.fs.readahead import ReadAheadPool, SealedFile
+from dtafs.fs.readahead import ReadAheadPool, SealedReader
 from dtafs.fs.xattrs import sealed_xattrs
 from dtafs.store.index import VersionRow
 
@@ -96,7 +96,7 @@ class SealedArea(Area):
         _, place = await self._nodes.run(self._find, ino)
         if place.entry.kind != Kind.FILE:
             refuse(errno.ENXIO)
-        return SealedFile(place.entry.content, self._pool)
+        return SealedReader(place.entry.content, self._pool)
 
     async def open_directory(self, ino: int) -> OpenDirectory:
         version, place = await self._nodes.run(self._find, ino)

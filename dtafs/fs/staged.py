@@ -26,8 +26,8 @@ from dtafs.fs.nodes import NodeReader
 from dtafs.fs.staged_handles import WRITE_THREADS, Home, StagedFile, StagedListing
 from dtafs.fs.xattrs import PREFIX
 from dtafs.store.lake import Lake
+from dtafs.store.staging.opens import Opener
 from dtafs.store.staging.rows import Inode
-from dtafs.store.staging.staging import Opener
 
 SHOWN_MAX = 64
 """More than the calls that can be between showing an inode and remembering it."""

@@ -26,7 +26,7 @@ from dtafs.core.names import (
 from dtafs.core.values import Kind
 from dtafs.errors import NotFoundError, UsageError
 from dtafs.fs.area import Area, Caller, Changes, Emit, OpenDirectory, OpenFile, refuse
-from dtafs.fs.attributes import Attributes, Owner, made_up
+from dtafs.fs.attributes import Attributes, Owner, made_up, made_up_directory
 from dtafs.fs.inodes import ROOT, NumberTable
 from dtafs.fs.sealed import SealedArea
 from dtafs.store.index import DatasetRow
@@ -103,7 +103,7 @@ class TopArea(Area):
     async def attributes(self, ino: int) -> Attributes:
         if ino == ROOT:
             created_ns = max((row.created_ns for row in self._lake.datasets()), default=0)
-            return made_up(ROOT, Kind.DIRECTORY, self._owner, created_ns, mode=DIRECTORY_MODE)
+            return made_up_directory(ROOT, self._owner, created_ns, DIRECTORY_MODE)
         key = self._key(ino)
         if not key.version:
             return self._directory(self._row(key.dataset))
@@ -224,7 +224,7 @@ class TopArea(Area):
         newest = self._lake.index.version(row.name, row.newest) if row.newest else None
         changed_ns = row.created_ns if newest is None else newest.time_ns
         number = self.directory_number(row.name)
-        return made_up(number, Kind.DIRECTORY, self._owner, changed_ns, mode=DIRECTORY_MODE)
+        return made_up_directory(number, self._owner, changed_ns, DIRECTORY_MODE)
 
     def _link(self, row: DatasetRow, name: str, number: int) -> Attributes:
         version = self._lake.index.version(row.name, number)

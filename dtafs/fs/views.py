@@ -21,7 +21,7 @@ import trio
 from dtafs.core.names import parse_version_name, version_name
 from dtafs.core.values import Kind
 from dtafs.fs.area import Area, Caller, Emit, OpenDirectory, OpenFile, refuse
-from dtafs.fs.attributes import Attributes, Owner, made_up
+from dtafs.fs.attributes import Attributes, Owner, made_up, made_up_directory
 from dtafs.fs.inodes import ROOT, NumberTable
 from dtafs.store.catalog import Catalog
 from dtafs.store.index import VersionRow
@@ -119,7 +119,7 @@ class ViewsArea(Area):
 
     async def entries(self, key: Key) -> list[tuple[bytes, Attributes]]:
         """What a directory lists. Sizes of texts are left to `lookup`, which has to make them."""
-        above = made_up(ROOT, Kind.DIRECTORY, self._owner, 0, mode=DIRECTORY_MODE)
+        above = made_up_directory(ROOT, self._owner, 0, DIRECTORY_MODE)
         found = [(b".", self._directory(key)), (b"..", above)]
         if key == ("top",):
             found.append((os.fsencode(CATALOG), await self._current_catalog()))
@@ -143,7 +143,7 @@ class ViewsArea(Area):
 
     def _directory(self, key: Key) -> Attributes:
         ino = self._numbers.number(key)
-        return made_up(ino, Kind.DIRECTORY, self._owner, 0, mode=DIRECTORY_MODE)
+        return made_up_directory(ino, self._owner, 0, DIRECTORY_MODE)
 
     def _file(self, key: Key, size: int, time_ns: int) -> Attributes:
         ino = self._numbers.number(key)

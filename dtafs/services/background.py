@@ -81,11 +81,15 @@ class BackgroundSealer:
 
 async def flush_staging(lake: Lake) -> None:
     """Write staged rows to LMDB and remove those that say nothing any more, until cancelled."""
+    failing = False
     while True:
         await trio.sleep(FLUSH_S)
         try:
             await trio.to_thread.run_sync(lake.area.flush)
             while lake.area.tidy(TIDY_ROWS):
                 await trio.sleep(TIDY_PAUSE_S)
+            failing = False
         except DtafsError as error:
-            log.error("staging is kept in its journal for now: %s", error)
+            if not failing:
+                log.error("staging is kept in its journal until it can be written: %s", error)
+            failing = True

@@ -42,6 +42,7 @@ MIN_TASKS, MAX_TASKS = 4, 64
 """Requests of the kernel under way at once. More than the threads that serve them: those which
 answer from memory must not queue behind those which read."""
 
+HANDOVER_S = 5.0
 SYNC_LIMIT_S = 20.0
 """How long an end by signal waits for the kernel to write dirty pages of a mount that is in use."""
 
@@ -69,7 +70,10 @@ def serve(path: Path, options: MountOptions, ready: Callable[[], None]) -> None:
     path = path.absolute()
     place = mountpoints.check_mountpoint(path, options.mountpoint, options.allow_other)
     options = MountOptions(place, options.allow_other, options.read_only)
-    with Lake.open(path, write=not options.read_only) as lake:
+    # No daemon says that it is there: whoever has the lake (a command, a daemon that is ending) is
+    # done soon.
+    wait_s = 0.0 if mountpoints.daemon_file(path).exists() else HANDOVER_S
+    with Lake.open(path, write=not options.read_only, wait_s=wait_s) as lake:
         try:
             trio.run(_Daemon(lake, options, ready).run)
         except BaseExceptionGroup as group:
@@ -116,7 +120,8 @@ class _Daemon:
                 self._invalidating = False
                 with trio.CancelScope(shield=True):
                     await operations.release_all()
-                pyfuse3.close(unmount=True)
+                left = mountpoints.mounted_at(self._options.mountpoint)
+                pyfuse3.close(unmount=left is not None)
                 self._withdraw()
             nursery.cancel_scope.cancel()
         log.info("the mount on %s has ended", self._options.mountpoint)
@@ -179,9 +184,8 @@ class _Daemon:
     def _announce(self) -> None:
         """Say in run/daemon.json who serves which mount; a reader of the lake leaves no trace."""
         if self._lake.can_write:
-            facts = {"pid": os.getpid(), "mountpoint": os.fspath(self._options.mountpoint)}
-            facts["since_ns"] = time.time_ns()
-            mountpoints.write_facts(self._lake.disk, self._lake.path, facts)
+            lake = self._lake
+            mountpoints.announce(lake.disk, lake.path, self._options.mountpoint, time.time_ns())
 
     def _withdraw(self) -> None:
         if self._lake.can_write:

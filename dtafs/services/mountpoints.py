@@ -182,8 +182,9 @@ def umount(mountpoint: Path) -> Mounted:
             raise _why_not(mount.mountpoint, said)
         if watched is not None and not select.select([watched], [], [], EXIT_LIMIT_S)[0]:
             raise BusyError(
-                f"the mount on {place} is gone, but its daemon (process {daemon}) is still writing "
-                f"after {EXIT_LIMIT_S:.0f} s; its log is {mount.lake / 'run' / 'daemon.log'}"
+                f"the mount on {place} is gone, but its daemon (process {daemon}) has not ended "
+                f"after {EXIT_LIMIT_S:.0f} s: it is still writing, or another mount namespace keeps "
+                f"the mount; its log is {mount.lake / 'run' / 'daemon.log'}"
             )
     finally:
         if watched is not None:
@@ -225,10 +226,19 @@ def daemon_of(mount: Mounted) -> int | None:
     """The pid of the daemon that serves a mount, where it is known and alive."""
     try:
         said = json.loads(daemon_file(mount.lake).read_bytes())
-        pid, where = int(said["pid"]), Path(said["mountpoint"])
+        pid, where, start = int(said["pid"]), Path(said["mountpoint"]), said["process_start"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return pid if where == mount.mountpoint and os.path.exists(f"/proc/{pid}") else None
+    return pid if where == mount.mountpoint and start == process_start(pid) else None
+
+
+def process_start(pid: int) -> int | None:
+    """When a process began, in clock ticks since boot: tells it from a later one with its pid."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return int(fields[19])
 
 
 def _watch(pid: int) -> int | None:
@@ -239,6 +249,12 @@ def _watch(pid: int) -> int | None:
         return None
 
 
-def write_facts(disk: Disk, lake: Path, facts: dict[str, object]) -> None:
-    """Say in `daemon_file` who serves which mount."""
+def announce(disk: Disk, lake: Path, mountpoint: Path, now_ns: int) -> None:
+    """Say in `daemon_file` that this process serves a mount."""
+    facts = {
+        "pid": os.getpid(),
+        "process_start": process_start(os.getpid()),
+        "mountpoint": os.fspath(mountpoint),
+        "since_ns": now_ns,
+    }
     disk.replace(daemon_file(lake), json.dumps(facts).encode())

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 GENERATIONS_KEPT = 4
 """Files that stay for those who looked a moment ago; an open one outlives its name anyway."""
 
+Heads = dict[str, tuple[int, str]]
+"""The last entry of each dataset that is reflected: its number and the hash of its object."""
+
 SCHEMA_VERSION = 1
 """Goes into `PRAGMA user_version`; a file with another one is made anew."""
 
@@ -92,6 +95,8 @@ class Catalog:
         self._lake = lake
         self._directory = lake.path / "cache" / "catalog"
         self._lock = threading.Lock()
+        self._current: Heads = {}
+        """What the newest file is known to reflect: looking into it again costs a scan."""
 
     def snapshot(self) -> tuple[Path, int]:
         """A SQLite file of the present state, which never changes, and its generation.
@@ -103,12 +108,14 @@ class Catalog:
             heads = {row.name: (row.sequence, row.head.hex()) for row in self._lake.datasets()}
             generation = sum(sequence for sequence, _ in heads.values())
             target = self._directory / f"{generation:010d}.sqlite"
-            if _heads_of(target) != heads:
-                self._make(target, heads)
-                self._drop_old(generation)
+            if self._current != heads or not target.exists():
+                if _heads_of(target) != heads:
+                    self._make(target, heads)
+                    self._drop_old(generation)
+                self._current = heads
             return target, generation
 
-    def _make(self, target: Path, heads: dict[str, tuple[int, str]]) -> None:
+    def _make(self, target: Path, heads: Heads) -> None:
         disk = self._lake.disk
         disk.make_directory(self._directory)
         temp = disk.temp()
@@ -124,7 +131,7 @@ class Catalog:
             temp.discard()
             raise
 
-    def _begin(self, path: Path, heads: dict[str, tuple[int, str]]) -> dict[str, tuple[int, str]]:
+    def _begin(self, path: Path, heads: Heads) -> Heads:
         """Start the file at `path` as a copy of a generation to add to, or empty; what it has."""
         for older in reversed(self._generations()):
             done = _heads_of(older)
@@ -139,9 +146,7 @@ class Catalog:
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         return {}
 
-    def _belongs(
-        self, name: str, sequence: int, digest: str, heads: dict[str, tuple[int, str]]
-    ) -> bool:
+    def _belongs(self, name: str, sequence: int, digest: str, heads: Heads) -> bool:
         """Whether entry `sequence` of a dataset's log is the one with this hash."""
         if name not in heads or sequence > heads[name][0]:
             return False
@@ -187,7 +192,7 @@ def translated_sqlite(path: Path) -> Iterator[None]:
         raise cls(f"writing the catalog {path}: {error}") from error
 
 
-def _heads_of(path: Path) -> dict[str, tuple[int, str]] | None:
+def _heads_of(path: Path) -> Heads | None:
     """The last entry of each dataset that a catalog reflects; None for a damaged or missing one."""
     if not path.is_file():
         return None

@@ -19,7 +19,6 @@ Both block and may run in any thread.
 from __future__ import annotations
 
 from functools import partial
-from itertools import islice
 
 import msgspec
 
@@ -32,6 +31,7 @@ from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
 from dtafs.store.packs import read_footer
 from dtafs.store.progress import Meter, Progress, Report
+from dtafs.store.reachable import require_all
 from dtafs.store.sealing import Sealer
 from dtafs.store.staging.sealing import Build
 from dtafs.store.staging.staging import Staging
@@ -39,8 +39,12 @@ from dtafs.store.staging.staging import Staging
 ROUND_FILES = 20_000
 """Files sealed between two flushes: bounds what is repeated after a failure, and the memory."""
 
+PASSES = 3
+"""Each pass takes what was written during the one before it, which is less each time unless somebody
+goes on writing for ever: then `finish`, which lets nobody write, takes the rest."""
+
 ATTEMPTS = 5
-"""Times that a file is read again because it changed while it was being sealed."""
+"""Times that `finish` builds the tree again because a file was not sealed yet."""
 
 MESSAGE_MAX_BYTES = 64 * 1024
 
@@ -56,20 +60,15 @@ def prepare(lake: Lake, dataset: str, report: Report | None = None) -> int:
         todo = list(staging.unsealed())
         total = sum(size for _ino, _generation, size in todo)
         meter = Meter(report, Progress("commit", 0, 0, len(todo), total))
-    tried: dict[int, int] = {}
     count = 0
-    while True:
-        todo = _unsealed(staging, tried)
+    for _ in range(PASSES):
+        todo = list(staging.unsealed())
+        for start in range(0, len(todo), ROUND_FILES):
+            some = todo[start : start + ROUND_FILES]
+            count += seal_files(lake, dataset, staging, some, meter)
         if not todo:
-            return count
-        count += seal_files(lake, dataset, staging, todo, meter)
-        for ino, _generation, _size in todo:
-            tried[ino] = tried.get(ino, 0) + 1
-
-
-def _unsealed(staging: Staging, tried: dict[int, int]) -> list[tuple[int, int, int]]:
-    fresh = (row for row in staging.unsealed() if tried.get(row[0], 0) < ATTEMPTS)
-    return list(islice(fresh, ROUND_FILES))
+            break
+    return count
 
 
 def seal_files(
@@ -88,9 +87,10 @@ def seal_files(
     for (ino, generation), content, _error in results:
         if content is not None:
             done += staging.sealed(ino, generation, content)
-    failed = next((error for _key, _content, error in results if error is not None), None)
-    if failed is not None:
-        raise failed
+    for (ino, generation), _content, error in results:
+        # A file that was written or removed while it was read is no failure: it comes again, or not.
+        if error is not None and (staging.generation(ino) or (0, 0))[0] == generation:
+            raise error
     return done
 
 
@@ -118,9 +118,7 @@ def finish(
     row = lake.dataset(dataset)
     parent = lake.index.version(dataset, row.newest) if row.newest else None
     staging = lake.staging(dataset)
-    prepare(lake, dataset)
-    _refuse_problems(staging, dataset)
-    built = staging.build(lake.objects.node, edit)
+    built = _build(lake, staging)
     root, root_bytes = seal_root(built.top)
     unchanged = root == parent.root if parent else not built.top.below.entries
     if unchanged and not allow_empty:
@@ -129,6 +127,7 @@ def finish(
     with Sealer(lake, dataset) as sealer:
         sealer.add_nodes({**built.nodes, root: root_bytes})
         sealer.flush()
+    require_all(lake, built.nodes)
     assert lake.pending is not None
     packs = [read_footer(lake.path, pack) for pack in lake.pending.packs(dataset)]
     first_tags = row.tags if parent is None else ()
@@ -167,21 +166,23 @@ def commit(
     return finish(lake, dataset, message=message, actor=actor, tags=tags, allow_empty=allow_empty)
 
 
-def _refuse_problems(staging: Staging, dataset: str) -> None:
-    problems = staging.problems()
-    if problems:
-        path, kind = problems[0]
-        what = kind.name.lower().replace("_", " ")
-        raise RefusedError(
-            f"{dataset!r} cannot be committed: {path.decode(errors='replace')} is a {what}"
-            + (f", and there are {len(problems) - 1} more such" if len(problems) > 1 else "")
-        )
-    changing = next(iter(staging.unsealed()), None)
-    if changing is not None:
-        where = staging.path_of(changing[0]).decode(errors="replace")
-        raise BusyError(
-            f"{where} in staging of {dataset!r} keeps changing; commit when it is written"
-        )
+def _build(lake: Lake, staging: Staging) -> Build:
+    """The tree of staging, when everything in it is sealed and can be."""
+    for _ in range(PASSES):
+        try:
+            return staging.build(lake.objects.node, edit)
+        except BusyError:  # not sealed yet, or written to since
+            prepare(lake, staging.dataset)
+        except RefusedError:
+            problems = [str(problem) for problem in staging.problems()]
+            more = f", and there are {len(problems) - 1} more such" if len(problems) > 1 else ""
+            raise RefusedError(
+                f"{staging.dataset!r} cannot be committed: {problems[0]}{more}"
+            ) from None
+    path = staging.path_of(next(staging.unsealed())[0]).decode(errors="replace")
+    raise BusyError(
+        f"{path} in staging of {staging.dataset!r} keeps changing; commit when it is written"
+    )
 
 
 def _settle(

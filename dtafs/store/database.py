@@ -42,6 +42,8 @@ T = TypeVar("T")
 
 MAP_START_BYTES = 64 * 1024 * 1024
 MAP_LIMIT_BYTES = 1 << 44
+CLOSE_WAIT_S = 5.0
+"""Longer than any read takes; a reader that never ends must not keep a lake from closing."""
 _CRC = struct.Struct("<I")
 PAGE_BYTES = 4096
 _META = struct.Struct("<I116xQ")
@@ -141,7 +143,7 @@ class Database:
         if not write and not file.exists():
             raise NotFoundError(f"{path} holds no LMDB file; run dtafsctl reindex")
         if _lengthen(file) and not trial:
-            _try_out(path, tables)
+            try_out(path, tables)
         try:
             self._env = lmdb.open(
                 str(path),
@@ -178,7 +180,9 @@ class Database:
             raise _translate(error, self.path) from error
 
     def close(self) -> None:
-        """Close the environment; the object is of no use afterwards."""
+        """Close the environment, once its readers are done; the object is of no use afterwards."""
+        with self._gate:
+            self._gate.wait_for(lambda: not self._readers, CLOSE_WAIT_S)
         self._env.close()
 
     @contextlib.contextmanager
@@ -276,7 +280,7 @@ def _lengthen(file: Path) -> bool:
     return True
 
 
-def _try_out(path: Path, tables: Sequence[str]) -> None:
+def try_out(path: Path, tables: Sequence[str]) -> None:
     """Raise IntegrityError unless another process could use the environment."""
     command = [sys.executable, "-m", "dtafs.store.probe", str(path), *tables]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -48,6 +48,7 @@ def _begun(path: Path) -> bool:
 
 
 def check_place_for_new(path: Path) -> None:
+    """Raise UsageError or ConflictError unless a lake can be made in this directory."""
     if not os.path.lexists(path):
         return
     if not path.is_dir():

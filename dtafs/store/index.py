@@ -114,7 +114,10 @@ class Index:
     """Typed access to the tables. Reads may run inline: an LMDB get takes about 2 us."""
 
     def __init__(self, path: Path, *, write: bool) -> None:
-        self.database = Database(path, TABLES, write=write)
+        try:
+            self.database = Database(path, TABLES, write=write)
+        except IntegrityError as error:
+            raise IntegrityError(f"{error}; rebuild the index with: dtafsctl reindex") from None
 
     def close(self) -> None:
         """Close the environment."""

@@ -8,20 +8,15 @@ Thread-safe but for staging, whose metadata belongs to one thread at a time.
 
 from __future__ import annotations
 
-import heapq
 import logging
 import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from dtafs.core.chunking import ChunkParameters
-from dtafs.core.entries import LogEntry
 from dtafs.core.format import FORMAT_VERSION, Superblock, encode_superblock
 from dtafs.core.names import (
     LATEST,
@@ -51,8 +46,9 @@ from dtafs.store.index import DatasetRow, Index, VersionRow
 from dtafs.store.lock import WriterLock
 from dtafs.store.log import Appended, Log
 from dtafs.store.objects import Objects
-from dtafs.store.packs import PackFiles, Place, read_footer
+from dtafs.store.packs import PackFiles, Place
 from dtafs.store.pending import Pending
+from dtafs.store.replay import apply_entry, replay
 
 if TYPE_CHECKING:
     from dtafs.store.staging.area import StagingArea
@@ -181,36 +177,10 @@ class Lake:
 
     def replay(self, into: Index | None = None) -> int:
         """Apply what the log has and the index has not, or another index; how many entries."""
-        index = self.index if into is None else into
         with self.append_lock:
-            streams = []
-            for name in self.log.datasets():
-                row = index.dataset(name)
-                first = row.sequence + 1 if row else 1
-                if self.log.exists(name, first):
-                    streams.append(self._keyed(name, first))
-            count = 0
-            for _key, appended in heapq.merge(*streams, key=lambda pair: pair[0]):
-                self._apply(appended, index)
-                count += 1
+            count = replay(self.path, self.log, self.index if into is None else into)
             self._behind = self._behind and into is not None
             return count
-
-    def _keyed(self, dataset: str, first: int) -> Iterator[tuple[tuple[int, str, int], Appended]]:
-        for appended in self.log.read_from(dataset, first):
-            yield (appended.entry.time_ns, dataset, appended.entry.sequence), appended
-
-    def _apply(self, appended: Appended, index: Index) -> None:
-        """Apply an entry. A damaged pack does not hide the version: its chunks are missing then,
-        which `dtafsctl check` names, and everything else can be read."""
-        packs = []
-        names = _pack_names(appended.entry) if appended.entry.kind == "committed" else []
-        for name in names:
-            try:
-                packs.append(read_footer(self.path, bytes.fromhex(name)))
-            except IntegrityError as error:
-                log.error("%s; run dtafsctl check to see what it affects", error)
-        index.apply(appended.entry, appended.object_hash, packs)
 
     def record(self, dataset: str, kind: str, body: dict[str, Any], actor: Actor) -> Appended:
         """Append an entry to a dataset's log and apply it to the index.
@@ -231,7 +201,7 @@ class Lake:
             appended = self.log.append(dataset, sequence, head, self.now_ns(), actor, kind, body)
             self._behind = True
             try:
-                self._apply(appended, self.index)
+                apply_entry(self.path, appended, self.index)
             except DtafsError as error:
                 raise StorageFullError(
                     f"{kind} is recorded in the log of {dataset!r} and safe, but the index "
@@ -379,13 +349,3 @@ class Lake:
             for dataset, number, root in intents:
                 complete_commit(self, dataset, number, root)
             release_pending(self)
-
-
-def _pack_names(entry: LogEntry) -> list[str]:
-    try:
-        names = msgspec.convert(entry.body.get("packs", []), list[str])
-        return [name for name in names if bytes.fromhex(name)]
-    except (msgspec.ValidationError, ValueError):
-        raise IntegrityError(
-            f"entry {entry.sequence} of {entry.dataset!r} names malformed packs"
-        ) from None

@@ -112,10 +112,18 @@ class Log:
         kind: str,
         body: dict[str, Any],
     ) -> Appended:
-        """Create entry `sequence` durably; ConflictError when somebody else made that number."""
+        """Create entry `sequence` durably; ConflictError when somebody else made that number.
+
+        IntegrityError when the entry before it is not there as it was: a log grows only where it is
+        whole, or the gap would hide what was sealed before.
+        """
         if self._signer is None:
             raise RefusedError(
                 "this lake has no signing key here, so nothing can be added to its log"
+            )
+        if previous is not None and self._object_hash(dataset, sequence - 1) != previous:
+            raise IntegrityError(
+                f"entry {sequence - 1} of {dataset!r} is gone or altered; run dtafsctl check"
             )
         entry = make_log_entry(
             self._superblock.lake, dataset, sequence, previous, time_ns, actor, kind, body
@@ -130,3 +138,10 @@ class Log:
                 f"somebody else wrote entry {sequence} of {dataset!r} meanwhile; try again"
             ) from None
         return Appended(entry, hashlib.sha256(data).digest())
+
+    def _object_hash(self, dataset: str, sequence: int) -> bytes:
+        """The SHA-256 of an entry's object; empty when there is none."""
+        try:
+            return hashlib.sha256(self.read_object(dataset, sequence)).digest()
+        except NotFoundError:
+            return b""

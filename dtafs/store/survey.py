@@ -139,6 +139,9 @@ class Survey:
             for one in logged:
                 if one.entry is not None and one.entry.kind == "committed":
                     self._add_version(one, one.entry)
+        for version in in_time_order(self.versions):  # the first to name a pack brought it
+            for pack in version.manifest.packs:
+                self.named.setdefault(bytes.fromhex(pack), version)
 
     def _read_entry(self, dataset: str, sequence: int) -> LoggedEntry:
         try:
@@ -163,8 +166,6 @@ class Survey:
             entry.dataset, manifest.version, entry.sequence, entry.time_ns, manifest, digest
         )
         self.versions.append(version)
-        for name in manifest.packs:
-            self.named.setdefault(bytes.fromhex(name), version)
 
     def on_close(self, call: Callable[[], None]) -> None:
         """Have something closed at the end of the check."""

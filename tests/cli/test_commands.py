@@ -36,7 +36,7 @@ def test_the_way_of_a_dataset(commands: Commands, tree: Path) -> None:
     """create, put, status, commit, ls, log, show, diff, cat, tag, in the order of a day's work."""
     assert commands("create", "D", "--tag", "raw") == "Created D\n"
     assert commands("status", "D") == "Staging of D against an empty dataset:\nno changes\n"
-    assert commands("put", "D", f"{tree}/.").startswith("Staged 11 files, 3,500,0")
+    assert commands("put", "D", f"{tree}/.").startswith("Staged 11 files, 3,500,129 bytes")
     assert "A a.csv\n" in commands("status", "D")
     name, sha256 = commands("commit", "D", "-m", "First").split()
     assert name == "D:v1" and len(sha256) == 64

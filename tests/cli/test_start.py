@@ -89,7 +89,8 @@ def test_the_summary_of_a_command_is_in_the_help() -> None:
 
 def test_no_arguments_show_help() -> None:
     done = run(CTL)
-    assert b"Commands:" in done.stdout + done.stderr
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"Usage: ") and b"Commands:" in done.stderr
 
 
 def test_hms_has_the_same_commands() -> None:

@@ -40,12 +40,11 @@ async def test_whoever_comes_while_it_is_closed_waits() -> None:
         async with gate.passing():
             order.append("late")
 
-    async with trio.open_nursery() as nursery:
-        async with gate.closing():
-            assert gate.closed
-            nursery.start_soon(late)
-            await wait_all_tasks_blocked()
-            order.append("done")
+    async with trio.open_nursery() as nursery, gate.closing():
+        assert gate.closed
+        nursery.start_soon(late)
+        await wait_all_tasks_blocked()
+        order.append("done")
     assert order == ["done", "late"]
 
 

@@ -13,6 +13,7 @@ import pytest
 from dtafs.core.values import Kind
 from dtafs.errors import IntegrityError
 from dtafs.fs.area import Changes
+from dtafs.fs.attributes import Attributes
 from dtafs.fs.inodes import Region, region_of, split_sealed
 from tests.fs.conftest import CALLER, World
 
@@ -74,8 +75,15 @@ async def test_dots_name_the_directory_and_the_one_above(world: World) -> None:
     for path, above in (("D/v1", "D"), ("D/v1/a", "D/v1"), ("D/v1/a/b", "D/v1/a")):
         ino = (await world.at(path)).ino
         dots: dict[bytes, int] = {}
+
+        def emit(
+            name: bytes, found: Attributes, _after: int, dots: dict[bytes, int] = dots
+        ) -> bool:
+            dots[name] = found.ino
+            return True
+
         handle = await world.namespace.area(ino).open_directory(ino)
-        await handle.read(0, lambda name, found, _: dots.setdefault(name, found.ino) > 0)
+        await handle.read(0, emit)
         assert (dots[b"."], dots[b".."]) == (ino, (await world.at(above)).ino)
 
 

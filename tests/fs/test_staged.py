@@ -126,13 +126,12 @@ async def test_changes_wait_while_a_commit_finishes_and_looking_does_not(world: 
         await world.write("D/staging/y", b"2")
         done.append("changed")
 
-    async with trio.open_nursery() as nursery:
-        async with world.gates.of("D").closing():
-            nursery.start_soon(change)
-            await wait_all_tasks_blocked()
-            assert await world.names("D/staging") == [b"x"]
-            assert (await world.at("D/staging/x")).size == 3
-            assert done == []
+    async with trio.open_nursery() as nursery, world.gates.of("D").closing():
+        nursery.start_soon(change)
+        await wait_all_tasks_blocked()
+        assert await world.names("D/staging") == [b"x"]
+        assert (await world.at("D/staging/x")).size == 3
+        assert done == []
     assert done == ["changed"]
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from dtafs.services.mountpoints import daemon_of, mounted_at
+from dtafs.services.mountpoints import daemon_of, mounted_at, mounts
+from dtafs.store.lake import Lake
 from tests.support import kernel, programs
 from tests.support.mounts import Mount
 
@@ -190,6 +191,42 @@ def test_umount_names_who_is_in_the_way(mounted_lake: Mount) -> None:
         assert os.listdir(mounted_lake / "D") == ["staging"]
     finally:
         programs.kill(sleeper)  # type: ignore[arg-type]
+
+
+def test_a_dead_mount_can_be_taken_away(lake_path: Path, tmp_path: Path) -> None:
+    mountpoint = tmp_path / "mnt"
+    with background(lake_path, mountpoint) as pid:
+        os.kill(pid, signal.SIGKILL)
+        assert gone(pid, 10.0)
+        done = dtafs("mount", lake_path, mountpoint, exit_code=4)
+        assert b"dtafs umount" in done.stderr
+        dtafs("umount", mountpoint)
+        assert not kernel.is_mounted(mountpoint)
+    with background(lake_path, mountpoint):
+        assert os.listdir(mountpoint) == [".dtafs"]
+
+
+def test_places_with_odd_names(tmp_path: Path) -> None:
+    lake, mountpoint = tmp_path / "a, lake\\ ü\n", tmp_path / "m n\tt,"
+    Lake.create(lake).close()
+    with background(lake, mountpoint):
+        (mountpoint / "D").mkdir()
+        assert [mount.lake for mount in mounts() if mount.mountpoint == mountpoint] == [lake]
+        dtafs("umount", mountpoint)
+
+
+def test_a_relative_path_and_a_symlink(
+    lake_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path)
+    dtafs("mount", lake_path.name, "link")
+    try:
+        assert os.listdir(tmp_path / "real") == [".dtafs"]
+    finally:
+        dtafs("umount", "link")
+    assert os.listdir(tmp_path / "real") == []
 
 
 def test_a_read_only_mount(lake_path: Path, mount: Callable[..., Mount], tmp_path: Path) -> None:

@@ -137,9 +137,11 @@ def test_memory_maps(mounted_lake: Mount) -> None:
         mapped.flush()
         assert os.pread(stream.fileno(), 5, 50_000) == b"hello"
     version = commit(mounted_lake, "D", 1)
-    with (version / "mapped").open("rb") as stream:
-        with mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as mapped:
-            assert mapped[50_000:50_005] == b"hello"
+    with (
+        (version / "mapped").open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as mapped,
+    ):
+        assert mapped[50_000:50_005] == b"hello"
 
 
 def test_a_database_works_in_staging(mounted_lake: Mount) -> None:

@@ -41,6 +41,7 @@ class History(RuleBasedStateMachine):
         self.now_ns = 2_000
         self.known: dict[int, Thing] = {}
         self.warm: set[bytes] = set()
+        self.looking = True
         self._cool()
 
     def teardown(self) -> None:
@@ -240,6 +241,12 @@ class History(RuleBasedStateMachine):
     def warm_up(self) -> None:
         self._cool()
 
+    @rule(looking=st.booleans())
+    def look(self, looking: bool) -> None:
+        """Looking gives numbers to all names; what nobody has looked at takes other ways."""
+        self.looking = looking
+
+    @precondition(lambda self: self.looking)
     @invariant()
     def same(self) -> None:
         staging = self.bench.staging

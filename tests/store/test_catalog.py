@@ -148,7 +148,7 @@ def test_a_damaged_or_foreign_generation_is_not_built_upon(versions: Lake) -> No
     for content in (b"", b"garbage" * 1000):
         path.chmod(0o644)
         path.write_bytes(content)
-        again, _generation = catalog.snapshot()
+        again, _generation = Catalog(versions).snapshot()
         assert _dump(again) == rows
     foreign = path.with_name("0000000003.sqlite")  # another log's, as after restoring a backup
     foreign.write_bytes(path.read_bytes())

@@ -263,3 +263,48 @@ def test_lost_staged_bytes_are_found(intact: Path, tmp_path: Path) -> None:
     assert {finding.invariant for finding in found} == {8}
     assert any("dir/" in str(finding) for finding in found)
     assert read_all(path) == len(EXPECTED)
+
+
+@pytest.mark.parametrize("lost", ["table", "packs"])
+def test_a_version_is_never_made_of_what_is_lost(intact: Path, tmp_path: Path, lost: str) -> None:
+    """What is staged can no longer be read: the commit is refused, and nothing else is harmed."""
+    path = copy_of(intact, tmp_path)
+    with Lake.open(path) as lake:
+        assert lake.pending is not None
+        packs = lake.pending.packs("b")
+    if lost == "table":
+        shutil.rmtree(path / "staging" / "pending")
+    else:
+        for pack in packs:
+            (path / "packs" / pack.hex()[:2] / pack.hex()).unlink()
+    with Lake.open(path) as lake:
+        with pytest.raises(IntegrityError):
+            commit(lake, "b", "of nothing")
+        assert lake.dataset("b").newest == 1
+        put_tree(lake, "a", tree_of_seed(8), tmp_path / "scratch")
+        assert read_version(lake, commit(lake, "a")) == tree_of_seed(8)
+    assert read_all(path) == len(EXPECTED)
+
+
+def test_a_lake_can_be_checked_by_a_reader(intact: Path, tmp_path: Path) -> None:
+    """Without the lock: what staging needs is looked at too, as far as it has reached LMDB."""
+    path = copy_of(intact, tmp_path)
+    with Lake.open(path, write=False) as lake:
+        assert check(lake, read_data=True) == []
+    with Lake.open(path) as lake:
+        assert lake.pending is not None
+        pack = lake.pending.packs("b")[0]
+    (path / "packs" / pack.hex()[:2] / pack.hex()).unlink()
+    with Lake.open(path, write=False) as lake:
+        found = check(lake)
+    assert found and {finding.invariant for finding in found} == {8}
+
+
+def test_two_datasets_may_bring_the_same_pack(lake: Lake, tmp_path: Path) -> None:
+    """The same bytes staged in two datasets before either is committed make the same pack."""
+    for name in ("a", "b"):
+        lake.create_dataset(name, ACTOR)
+        put_tree(lake, name, tree_of_seed(1), tmp_path / "scratch")
+    for name in ("b", "a"):
+        commit(lake, name)
+    assert check(lake, read_data=True) == []

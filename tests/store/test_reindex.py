@@ -81,6 +81,37 @@ def test_a_damaged_log_leaves_the_old_index(filled: Lake) -> None:
     entry.write_bytes(data)
 
 
+@pytest.mark.parametrize("sequence", [1, 2, 5])
+def test_a_log_with_a_gap_leaves_the_old_index(filled: Lake, sequence: int) -> None:
+    """The index may be the last that knows of the entry: neither way of reindexing forgets it."""
+    before = list(dump(filled.index.database))
+    entry = filled.log.path("a", sequence)
+    data = entry.read_bytes()
+    entry.unlink()
+    with pytest.raises(IntegrityError, match="missing from the log"):
+        reindex(filled)
+    filled.close()
+    with pytest.raises(IntegrityError, match="missing from the log"):
+        reindex_at(filled.path)
+    entry.write_bytes(data)
+    with Lake.open(filled.path) as again:
+        assert list(dump(again.index.database)) == before
+
+
+def test_nothing_is_appended_after_a_lost_entry(filled: Lake) -> None:
+    newest = filled.log.path("a", filled.dataset("a").sequence)
+    data = newest.read_bytes()
+    for damage in (None, data[:-1], b""):
+        newest.unlink()
+        if damage is not None:
+            newest.write_bytes(damage)
+        with pytest.raises(IntegrityError, match="gone or altered"):
+            filled.set_tags("a", 1, ACTOR, add=("z",))
+        newest.touch()
+    newest.write_bytes(data)
+    filled.set_tags("a", 1, ACTOR, add=("z",))
+
+
 def test_leftovers_of_a_crash_do_not_matter(filled: Lake) -> None:
     for name in ("index.new", "index.old"):
         (filled.path / name).mkdir()

@@ -42,6 +42,7 @@ class Place(NamedTuple):
 
     @property
     def is_directory(self) -> bool:
+        """True when the name leads to a directory."""
         node = self.node
         kind = None if node is None else (node.entry if isinstance(node, Virtual) else node).kind
         return kind == Kind.DIRECTORY

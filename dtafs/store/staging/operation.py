@@ -54,6 +54,7 @@ class Operation:
         return row
 
     def get(self, table: str, owner: bytes, rest: bytes) -> bytes | None:
+        """The value of a row as this operation leaves it so far."""
         key = (table, owner, rest)
         if key in self.puts:
             return self.puts[key]
@@ -63,6 +64,7 @@ class Operation:
         self.puts[table, owner, rest] = value
 
     def dentry(self, directory: int, name: bytes) -> Dentry | None:
+        """What a name leads to as this operation leaves it so far; None without a row."""
         data = self.get("dentry", self.overlay.owner(directory), name)
         return None if data is None else decode_dentry(data)
 

@@ -152,6 +152,7 @@ class Overlay:
         return found
 
     def dentry(self, directory: int, name: bytes) -> Dentry | None:
+        """The dentry of a name, or None where there is none."""
         data = self.tables.get("dentry", self.owner(directory), name)
         return None if data is None else decode_dentry(data)
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from dtafs.store.objects import Objects
     from dtafs.store.staging.area import StagingArea
 
+__all__ = ["Base", "Opener", "Staging"]
+
 LISTED_AT_ONCE = 64
 NOBODY = Opener()
 
