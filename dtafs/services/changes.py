@@ -36,6 +36,7 @@ COMMIT_MESSAGE = "Committed by renaming staging"
 """What `mv staging vN` says where nobody set `user.dtafs.message`."""
 
 CHANGES_AT_ONCE = 4
+CALLERS_AT_ONCE = 64
 
 
 class Changes:
@@ -51,7 +52,10 @@ class Changes:
         self.token = trio.lowlevel.current_trio_token()
         self.committing: set[str] = set()
         self._turns: dict[str, trio.Lock] = {}
-        self._limiter = trio.CapacityLimiter(CHANGES_AT_ONCE)
+        # A commit by `mv` waits in a thread for its own steps: had both one limit, as many such
+        # commits as that would wait for each other for ever.
+        self._steps = trio.CapacityLimiter(CHANGES_AT_ONCE)
+        self._callers = trio.CapacityLimiter(CALLERS_AT_ONCE)
 
     def session(self, actor: Actor, dataset: str, expected: int | None = None) -> DaemonSession:
         """A session for calls on one dataset, to be used in a thread."""
@@ -63,20 +67,20 @@ class Changes:
 
     async def create(self, dataset: str, caller: Caller) -> None:
         """Create a dataset."""
-        await self._thread(self._for(caller, dataset).create, dataset)
-        await self._thread(self.lake.staging, dataset, (caller.uid, caller.gid))
+        await self._call(self._for(caller, dataset).create, dataset)
+        await self._call(self.lake.staging, dataset, (caller.uid, caller.gid))
 
     async def tag(self, dataset: str, version: int, tag: str, caller: Caller) -> None:
         """Put a tag on a version."""
         if tag in self.lake.index.tags(dataset):
             raise ConflictError(f"{dataset!r} has the tag {tag!r} already")
-        await self._thread(self._for(caller, dataset).set_tags, dataset, version, (tag,))
+        await self._call(self._for(caller, dataset).set_tags, dataset, version, (tag,))
 
     async def untag(self, dataset: str, tag: str, caller: Caller) -> None:
         """Take a tag off every version that carries it."""
         session = self._for(caller, dataset)
         for number in self.lake.index.tagged(dataset, tag):
-            await self._thread(session.set_tags, dataset, number, (), (tag,))
+            await self._call(session.set_tags, dataset, number, (), (tag,))
 
     async def commit_as(self, dataset: str, number: int, caller: Caller) -> None:
         """Commit staging as version `number`, with the message and tags that were set on it."""
@@ -85,7 +89,7 @@ class Changes:
         actor = actor_here(program_of(caller.pid), caller.uid)
         session = self.session(actor, dataset, number)
         self.check_number(dataset, number)
-        await self._thread(session.commit, dataset, message, draft.tag_list())
+        await self._call(session.commit, dataset, message, draft.tag_list())
 
     def check_number(self, dataset: str, number: int) -> None:
         """ConflictError or UsageError unless `number` is the next version's."""
@@ -158,8 +162,13 @@ class Changes:
     def _for(self, caller: Caller, dataset: str) -> DaemonSession:
         return self.session(actor_here(program_of(caller.pid), caller.uid), dataset)
 
-    async def _thread(self, call: Callable[..., T], *args: object) -> T:
-        return await trio.to_thread.run_sync(call, *args, limiter=self._limiter)
+    async def _call(self, call: Callable[..., T], *args: object) -> T:
+        """Run a whole change in a thread; it may come back to the loop for its steps."""
+        return await trio.to_thread.run_sync(call, *args, limiter=self._callers)
+
+    async def _thread(self, step: Callable[..., T]) -> T:
+        """Run a step in a thread; it never waits for the loop."""
+        return await trio.to_thread.run_sync(step, limiter=self._steps)
 
 
 class DaemonSession(Session):

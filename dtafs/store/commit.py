@@ -168,7 +168,7 @@ def commit(
 
 def _build(lake: Lake, staging: Staging) -> Build:
     """The tree of staging, when everything in it is sealed and can be."""
-    for _ in range(PASSES):
+    for _ in range(ATTEMPTS):
         try:
             return staging.build(lake.objects.node, edit)
         except BusyError:  # not sealed yet, or written to since

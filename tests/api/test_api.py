@@ -8,6 +8,7 @@ import io
 import os
 import stat
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,20 @@ def filled(lake: Lake, tree: Path) -> Dataset:
     dataset.put([f"{tree}/."])
     dataset.commit("First")
     return dataset
+
+
+def forked(work: Callable[[], int]) -> int:
+    """The pid of a child that ends with what `work` returns, or with 99 when it raises."""
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            code = work()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return child
 
 
 def test_the_way_of_a_dataset(api: Lake, tree: Path) -> None:
@@ -240,9 +255,11 @@ def test_a_child_process_reads_too(alone: Lake, tree: Path) -> None:
     dataset = filled(alone, tree)
     path = dataset.latest / "a.csv"
     expected = path.read_bytes()
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if path.read_bytes() == expected else 1)
+
+    def read() -> int:
+        return 0 if path.read_bytes() == expected else 1
+
+    child = forked(read)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert path.read_bytes() == expected
 
@@ -251,13 +268,16 @@ def test_the_lock_of_another_is_respected(alone: Lake, monkeypatch: pytest.Monke
     monkeypatch.setattr("dtafs.api.WRITER_WAIT_S", 0.0)
     child_ready, go = os.pipe()
     held, release = os.pipe()
-    child = os.fork()
-    if child == 0:
+
+    def hold() -> int:
         with store.Lake.open(alone.path):
             os.write(go, b"x")
             os.read(held, 1)
-        os._exit(0)
-    os.read(child_ready, 1)
+        return 0
+
+    child = forked(hold)
+    os.close(go)
+    assert os.read(child_ready, 1) == b"x"
     try:
         with pytest.raises(BusyError, match=f"process {child} "):
             alone.create_dataset("D")
