@@ -99,8 +99,10 @@ class Lake:
         return f"Lake({str(self.path)!r})"
 
     def close(self) -> None:
-        """Let go of the lake; paths and files in it that are still held stay readable."""
-        self._handle = None
+        """Let go of the lake; paths in it that are still held open it again when they are used."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.rest()
 
     @property
     def handle(self) -> Handle:

@@ -32,9 +32,15 @@ class _Slot:
         self.pid = os.getpid()
 
     def close(self) -> None:
+        """Close what is open; after a fork only the child's copy of the index, since lmdb
+        would not open it again otherwise."""
         lake, self.lake = self.lake, None
-        if lake is not None and self.pid == os.getpid():
+        if lake is None:
+            return
+        if self.pid == os.getpid():
             lake.close()
+        else:
+            lake.index.close()
 
 
 class Handle:
@@ -68,7 +74,8 @@ class Handle:
     def _open_lake(self) -> Lake:
         slot = self._slot
         if slot.pid != os.getpid():
-            slot.lake, slot.pid, self._users, self._writer = None, os.getpid(), 0, None
+            slot.close()
+            slot.pid, self._users, self._writer = os.getpid(), 0, None
         if slot.lake is None:
             slot.lake = Lake.open(self.path, write=False)
         return slot.lake
@@ -93,6 +100,14 @@ class Handle:
                 with self._exclusive():
                     self._writer = None
                     self._slot.close()
+
+    def rest(self) -> None:
+        """Close the lake until somebody uses it again."""
+        with self._turn:
+            if self._writer is None:
+                with self._exclusive():
+                    self._slot.close()
+                    self._slot.pid = os.getpid()
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:

@@ -12,14 +12,14 @@
 | `chunk` | chunk or node id | `Place` as 53 bytes: pack id, then six little-endian numbers |
 
 A chunk that two packs hold keeps the place with the smaller pack id, so that the rows do not depend
-on the order in which the packs were met. One entry is applied in one synced txn together with its
+on the order in which the packs were met; a pack that is gone does not count. One entry is applied in one synced txn together with its
 sequence number, so that a crash leaves the index at some prefix of each dataset's log.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,10 @@ TABLES = ("meta", "dataset", "version", "serial", "tag", "pack", "chunk")
 _PLACE = struct.Struct("<32sIIIBII")
 _NUMBER = struct.Struct(">I")
 _TIME = struct.Struct(">Q")
+
+
+Present = Callable[[bytes], bool]
+"""Whether the pack with an id is in the home store."""
 
 
 class DatasetRow(Struct, frozen=True, array_like=True):
@@ -200,12 +204,16 @@ class Index:
 
     # Applying the log
 
-    def apply(self, entry: LogEntry, object_hash: bytes, packs: list[Pack]) -> None:
+    def apply(
+        self, entry: LogEntry, object_hash: bytes, packs: list[Pack], present: Present
+    ) -> None:
         """Apply one log entry; `packs` are those that a `committed` entry names.
+
+        `present` says whether a pack is there: a chunk whose pack is lost gets its new place.
 
         Raises IntegrityError when the entry does not follow the last one applied.
         """
-        self.database.write(lambda txn: _apply(txn, entry, object_hash, packs))
+        self.database.write(lambda txn: _apply(txn, entry, object_hash, packs, present))
 
 
 def _get_dataset(txn: Txn, name: str) -> DatasetRow | None:
@@ -213,7 +221,9 @@ def _get_dataset(txn: Txn, name: str) -> DatasetRow | None:
     return None if value is None else _decode_dataset(value)
 
 
-def _apply(txn: Txn, entry: LogEntry, object_hash: bytes, packs: list[Pack]) -> None:
+def _apply(
+    txn: Txn, entry: LogEntry, object_hash: bytes, packs: list[Pack], present: Present
+) -> None:
     row = _get_dataset(txn, entry.dataset)
     where = f"entry {entry.sequence} of {entry.dataset!r}"
     sequence, head = (row.sequence, row.head.hex()) if row else (0, None)
@@ -224,7 +234,7 @@ def _apply(txn: Txn, entry: LogEntry, object_hash: bytes, packs: list[Pack]) -> 
     if row is None:
         row = DatasetRow(entry.dataset, entry.time_ns, _tags(entry.body, where), 0, 0, b"")
     elif entry.kind == "committed":
-        row = _apply_commit(txn, row, entry, packs, where)
+        row = _apply_commit(txn, row, entry, packs, where, present)
     elif entry.kind in ("tagged", "untagged"):
         _apply_tags(txn, entry, where)
     row = msgspec.structs.replace(row, sequence=entry.sequence, head=object_hash)
@@ -242,7 +252,12 @@ def _tags(body: dict[str, Any], where: str) -> tuple[str, ...]:
 
 
 def _apply_commit(
-    txn: Txn, row: DatasetRow, entry: LogEntry, packs: list[Pack], where: str
+    txn: Txn,
+    row: DatasetRow,
+    entry: LogEntry,
+    packs: list[Pack],
+    where: str,
+    present: Present,
 ) -> DatasetRow:
     manifest = decode_manifest(entry.body)
     if manifest.dataset != row.name or manifest.version != row.newest + 1:
@@ -267,7 +282,7 @@ def _apply_commit(
     for tag in version.tags:
         txn.put("tag", _tag_key(row.name, tag, version.number), b"")
     for pack in packs:
-        _apply_pack(txn, pack, entry)
+        _apply_pack(txn, pack, entry, present)
     return msgspec.structs.replace(row, newest=version.number)
 
 
@@ -275,7 +290,7 @@ def _tag_key(dataset: str, tag: str, number: int) -> bytes:
     return b"%b\0%b\0%b" % (dataset.encode(), tag.encode(), _NUMBER.pack(number))
 
 
-def _apply_pack(txn: Txn, pack: Pack, entry: LogEntry) -> None:
+def _apply_pack(txn: Txn, pack: Pack, entry: LogEntry, present: Present) -> None:
     if txn.get("pack", pack.id) is not None:
         return
     places = sorted(pack.places())
@@ -286,7 +301,7 @@ def _apply_pack(txn: Txn, pack: Pack, entry: LogEntry) -> None:
     txn.put("pack", pack.id, _encode(row))
     for chunk, place in places:
         known = txn.get("chunk", chunk)
-        if known is None or known[:32] > place.pack:
+        if known is None or known[:32] > place.pack or not present(known[:32]):
             txn.put("chunk", chunk, encode_place(place))
 
 

@@ -242,6 +242,21 @@ def read_footer(root: Path, pack: bytes) -> Pack:
     return Pack(pack, kind, size, tuple(frames))
 
 
+class PackPresence:
+    """Remembers which packs are there, for the length of one operation: one `stat` for each."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._known: dict[bytes, bool] = {}
+
+    def __call__(self, pack: bytes) -> bool:
+        """Whether a pack is there, damaged or not."""
+        found = self._known.get(pack)
+        if found is None:
+            found = self._known[pack] = (self._root / pack_key(pack)).exists()
+        return found
+
+
 def hash_pack(root: Path, pack: bytes) -> bytes:
     """The SHA-256 of all bytes of a pack, which should be its id."""
     with open(root / pack_key(pack), "rb", buffering=0) as file:

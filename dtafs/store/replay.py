@@ -16,7 +16,7 @@ from dtafs.core.entries import LogEntry
 from dtafs.errors import IntegrityError
 from dtafs.store.index import Index
 from dtafs.store.log import Appended, Log
-from dtafs.store.packs import Pack, read_footer
+from dtafs.store.packs import Pack, PackPresence, read_footer
 
 _logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def apply_entry(root: Path, appended: Appended, index: Index) -> None:
             packs.append(read_footer(root, bytes.fromhex(name)))
         except IntegrityError as error:
             _logger.error("%s; run dtafsctl check to see what it affects", error)
-    index.apply(appended.entry, appended.object_hash, packs)
+    index.apply(appended.entry, appended.object_hash, packs, PackPresence(root))
 
 
 def _pack_names(entry: LogEntry) -> list[str]:

@@ -8,7 +8,7 @@ so memory does not grow with the input.
 What a crash leaves: packs that were finished are durable and noted as pending; a pack that was not
 is gone, and the files whose chunks it held are still unsealed. A content is handed out by `flush`
 only when every chunk of it is durable. Deduplication trusts a chunk that the index or the pending
-table places, and within one `Sealer` a chunk that is under way to the open pack; when writing that
+table places in a pack that is there, and within one `Sealer` a chunk that is under way to the open pack; when writing that
 pack fails, everything since the last flush fails with it.
 """
 
@@ -28,7 +28,7 @@ from dtafs.core.format import Chunk, Codec, PackKind
 from dtafs.core.values import Content, Span
 from dtafs.errors import DtafsError, StorageError, from_os_error
 from dtafs.store.lake import Lake
-from dtafs.store.packs import Pack, PackWriter, encode_frame
+from dtafs.store.packs import Pack, PackPresence, PackWriter, encode_frame
 from dtafs.store.progress import Meter
 
 FRAME_BYTES = 256 * 1024
@@ -90,6 +90,7 @@ class Sealer:
         self._claimed: set[bytes] = set()
         self._writers = {kind: _OpenPack(self, kind) for kind in PackKind}
         self._failure: DtafsError | None = None
+        self._present = PackPresence(lake.path)
         self._local = threading.local()
 
     def __enter__(self) -> Sealer:
@@ -254,9 +255,11 @@ class Sealer:
     def _known(self, chunk: bytes) -> bool:
         """Whether a chunk is safe to rely on: what another dataset only staged may be discarded."""
         assert self._lake.pending is not None
-        if self._lake.index.place(chunk) is not None:
+        place = self._lake.index.place(chunk)
+        if place is not None and self._present(place.pack):
             return True
-        return self._lake.pending.place(chunk, self._dataset) is not None
+        place = self._lake.pending.place(chunk, self._dataset)
+        return place is not None and self._present(place.pack)
 
     def store_frame(self, kind: PackKind, plain: bytes, chunks: tuple[Chunk, ...]) -> None:
         """Compress a frame and append it to the open pack, in a compressor thread."""

@@ -7,9 +7,11 @@ import hashlib
 import io
 import os
 import stat
+import subprocess
+import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +26,25 @@ from dtafs.errors import (
     SealedError,
     UsageError,
 )
-from dtafs.store import lake as store
 from dtafs.store.handle import handle_of
 from tests.support.evidence import MTIME_NS, make_tree
+from tests.support.programs import environment
 
 
 @pytest.fixture(params=["alone", "daemon"])
-def api(request: pytest.FixtureRequest, lake_path: Path) -> Lake:
+def api(request: pytest.FixtureRequest, lake_path: Path) -> Iterator[Lake]:
     """A new lake through the API: without a daemon, and with one that has it mounted."""
     if request.param == "daemon":
         request.getfixturevalue("mount")(lake_path)
-    return Lake(lake_path)
+    with Lake(lake_path) as lake:
+        yield lake
 
 
 @pytest.fixture
-def alone(lake_path: Path) -> Lake:
+def alone(lake_path: Path) -> Iterator[Lake]:
     """A new lake through the API, without a daemon."""
-    return Lake(lake_path)
+    with Lake(lake_path) as lake:
+        yield lake
 
 
 @pytest.fixture
@@ -266,25 +270,22 @@ def test_a_child_process_reads_too(alone: Lake, tree: Path) -> None:
 
 def test_the_lock_of_another_is_respected(alone: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dtafs.api.WRITER_WAIT_S", 0.0)
-    child_ready, go = os.pipe()
-    held, release = os.pipe()
-
-    def hold() -> int:
-        with store.Lake.open(alone.path):
-            os.write(go, b"x")
-            os.read(held, 1)
-        return 0
-
-    child = forked(hold)
-    os.close(go)
-    assert os.read(child_ready, 1) == b"x"
-    try:
-        with pytest.raises(BusyError, match=f"process {child} "):
+    code = (
+        "import sys; from pathlib import Path; from dtafs.store.lake import Lake\n"
+        "with Lake.open(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, alone.path],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None and other.stdin is not None
+        other.stdout.readline()
+        with pytest.raises(BusyError, match=f"process {other.pid} "):
             alone.create_dataset("D")
         assert alone.datasets() == []
-    finally:
-        os.write(release, b"x")
-        os.waitpid(child, 0)
+        other.stdin.close()
     alone.create_dataset("D")
 
 

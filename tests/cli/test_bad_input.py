@@ -206,8 +206,7 @@ def test_an_export_without_permission_to_write(
     printed = capfd.readouterr()
     assert printed.out.endswith("✔ Provenance.txt attached\n")
     assert printed.err == (
-        "dtafsctl: the export is complete, but the log could not record it: "
-        "the disk is read-only\n"
+        "dtafsctl: the export is complete, but the log could not record it: the disk is read-only\n"
     )
     assert alone.json("verify", out)["verified"] is True
     assert len(alone.json("log")["entries"]) == 2

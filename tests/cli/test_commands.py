@@ -192,9 +192,7 @@ def test_a_directory_export_equals_what_was_put(
     assert_same_tree(tree_of(tree, xattrs=True), tree_of(tmp_path / "out" / "data", xattrs=True))
 
 
-def test_put_takes_relative_paths_from_where_it_is_called(
-    commands: Commands, tree: Path
-) -> None:
+def test_put_takes_relative_paths_from_where_it_is_called(commands: Commands, tree: Path) -> None:
     commands("create", "D")
     commands("put", "D", ".", cwd=tree / "sub")
     commands("put", "D", "a.csv", "--into", "x/y", cwd=tree)

@@ -208,3 +208,18 @@ def test_a_one_file_commit_in_a_large_directory_writes_little(data_lake: Lake) -
     sizes = [(data_lake.path / f"packs/{p[:2]}/{p}").stat().st_size for p in version.manifest.packs]
     assert sum(sizes) < 30_000
     assert version.manifest.files == 3000
+
+
+@pytest.mark.damages_lake
+def test_a_lost_pack_is_not_relied_on_and_its_chunks_are_stored_again(data_lake: Lake) -> None:
+    data = os.urandom(100_000)
+    staging = data_lake.staging("D")
+    write(staging, b"a", data)
+    first = commit(data_lake, "D", "first", ANN)
+    (data_lake.path / f"packs/{first.manifest.packs[0][:2]}/{first.manifest.packs[0]}").unlink()
+    data_lake.objects.clear()
+    data_lake.files.close()
+    write(staging, b"copy", data)
+    second = commit(data_lake, "D", "second", ANN)
+    assert files(data_lake, second) == {b"a": data, b"copy": data}
+    assert files(data_lake, first) == {b"a": data}
