@@ -8,11 +8,13 @@ Thread-safe but for staging, whose metadata belongs to one thread at a time.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +76,10 @@ class Lake:
             )
         self.log = Log(disk, superblock, signer)
         self.index = Index(path / "index", write=self.can_write)
-        self.pending = Pending(path / "staging" / "pending") if self.can_write else None
+        self.pending = None
+        if self.can_write:
+            with _staging_damage(path):
+                self.pending = Pending(path / "staging" / "pending")
         self.files = PackFiles(path)
         self.objects = Objects(self.files, self._locate, self.config.cache)
         self.append_lock = threading.RLock()
@@ -321,7 +326,8 @@ class Lake:
             if self._area is None:
                 from dtafs.store.staging.area import StagingArea
 
-                self._area = StagingArea(self.path / "staging", self.disk, self.objects)
+                with _staging_damage(self.path):
+                    self._area = StagingArea(self.path / "staging", self.disk, self.objects)
             return self._area
 
     def staging(self, dataset: str, owner: tuple[int, int] | None = None) -> Staging:
@@ -349,3 +355,15 @@ class Lake:
             for dataset, number, root in intents:
                 complete_commit(self, dataset, number, root)
             release_pending(self)
+
+
+@contextlib.contextmanager
+def _staging_damage(path: Path) -> Iterator[None]:
+    """Say of damaged staging what is safe and how to go on."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise IntegrityError(
+            f"{error}; sealed versions are safe and can be read. To go on without what was staged "
+            f"and not committed, move {path / 'staging'} away"
+        ) from None

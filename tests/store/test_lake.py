@@ -211,3 +211,21 @@ def test_a_wrong_configuration_key_is_named(lake_path: Path) -> None:
     (lake_path / "config.toml").write_text("[cache]\nframes_mib = 64\n")
     with Lake.open(lake_path) as lake:
         assert lake.config.cache.frames_mib == 64
+
+
+@pytest.mark.parametrize("file", ["staging/data.mdb", "staging/pending/data.mdb"])
+def test_damaged_staging_is_said_and_can_be_left_behind(lake_path: Path, file: str) -> None:
+    with Lake.open(lake_path) as lake:
+        lake.create_dataset("D", ANN)
+        lake.staging("D")
+    (lake_path / file).write_bytes(b"garbage" * 2000)
+    with (
+        pytest.raises(IntegrityError, match="sealed versions are safe.*move .*staging away"),
+        Lake.open(lake_path) as lake,
+    ):
+        lake.staging("D")
+    with Lake.open(lake_path, write=False) as lake:
+        assert lake.dataset("D").newest == 0
+    (lake_path / "staging").rename(lake_path.parent / "staging.damaged")
+    with Lake.open(lake_path) as lake:
+        assert lake.staging("D").is_clean()
