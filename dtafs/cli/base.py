@@ -33,7 +33,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 EXIT_BROKEN_PIPE = 141
 """What a shell reports of a program that SIGPIPE ended, as it ends others in a pipeline."""
 
-WRITER_WAIT_S = 5.0
+WRITER_WAIT_S = 3.0
 """How long a command waits for another one that is using the lake."""
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

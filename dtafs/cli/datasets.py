@@ -204,10 +204,8 @@ def lineage(call: Call, version: str) -> None:
 
     spec = parse_spec(version)
     with call.reading() as lake:
-        if spec == VersionSpec(spec.dataset):
-            rows = lake.versions(spec.dataset)
-        else:
-            rows = [lake.resolve(spec)]
+        whole = spec == VersionSpec(spec.dataset)
+        rows = lake.versions(spec.dataset) if whole else [lake.resolve(spec)]
         trees = [_origin(lake, row) for row in rows]
     call.answer({"versions": trees}, (line for tree in trees for line in _origin_lines(tree, 0)))
 

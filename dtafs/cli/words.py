@@ -8,7 +8,7 @@ from typing import Any
 
 from dtafs.store.compare import printable
 
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 LETTERS = {"added": "A", "changed": "M", "removed": "D"}
 TYPE_LETTERS = {"file": "-", "directory": "d", "symlink": "l", "fifo": "p"}
 TYPE_BITS = {
@@ -23,7 +23,7 @@ def size_text(size_bytes: int) -> str:
     """`1.5 GiB`: three digits and a unit."""
     value, unit = float(size_bytes), UNITS[0]
     for unit in UNITS:
-        if value < 1000 or unit == UNITS[-1]:
+        if value < 999.5 or unit == UNITS[-1]:
             break
         value /= 1024
     return f"{size_bytes} B" if unit == "B" else f"{value:.3g} {unit}"

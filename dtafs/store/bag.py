@@ -23,7 +23,6 @@ name holds a character on which the two disagree, or is not UTF-8, it does not c
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 
 from msgspec import Struct
@@ -129,6 +128,7 @@ def pack_nodes(nodes: Iterable[bytes]) -> Blocks:
 
 
 def public_key_pem(public_key: bytes) -> bytes:
+    """A raw Ed25519 key as openssl and others take it."""
     text = base64.b64encode(ED25519_SPKI + public_key)
     return b"-----BEGIN PUBLIC KEY-----\n%b\n-----END PUBLIC KEY-----\n" % text
 
@@ -150,13 +150,6 @@ def documents(
     for sequence, data in enumerate(proof.objects, 1):
         yield Document(log_name(sequence), lambda data=data: iter((data,)))  # type: ignore[misc]
     yield Document(NODES, lambda: pack_nodes(map(node_bytes, node_ids(fetch, root))))
-
-
-def digest_of(blocks: Iterable[bytes]) -> bytes:
-    digest = hashlib.sha256()
-    for block in blocks:
-        digest.update(block)
-    return digest.digest()
 
 
 def _declaration() -> bytes:

@@ -51,14 +51,18 @@ class Member(Struct, frozen=True):
 class Sink(Protocol):
     """Takes members in order; a directory comes before what is in it."""
 
-    def add(self, member: Member) -> None: ...
+    def add(self, member: Member) -> None:
+        """Write the next member; what its blocks raise passes through."""
 
-    def finish(self) -> None: ...
+    def finish(self) -> None:
+        """Write what comes after the last member."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of what is held, finished or not; the output itself is the caller's."""
+        return
 
 
-class ZipSink:
+class ZipSink(Sink):
     """A zip: modes, symlinks and names are kept, hard links become copies, owners are left out."""
 
     def __init__(self, out: Output, compress: bool) -> None:
@@ -83,7 +87,7 @@ class ZipSink:
         self._zip.close()
 
 
-class TarSink:
+class TarSink(Sink):
     """A POSIX (pax) tar: everything is kept, times to the nanosecond and users' xattrs included."""
 
     def __init__(self, out: Counted) -> None:
@@ -111,9 +115,6 @@ class TarSink:
     def finish(self) -> None:
         self._tar.close()
 
-    def close(self) -> None:
-        """Nothing is held open but the stream, which is the caller's."""
-
 
 def _pax_headers(member: Member) -> dict[str, str]:
     """What a plain tar header cannot say: nanoseconds, extended attributes."""
@@ -133,7 +134,8 @@ class BlockReader:
         self._blocks = iter(blocks)
         self._rest = b""
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = 0, /) -> bytes:
+        """`size` bytes, fewer only at the end."""
         parts: list[bytes] = []
         while size > 0:
             if not self._rest:
@@ -151,7 +153,7 @@ class BlockReader:
             raise IntegrityError("a file is larger than its metadata says")
 
 
-class DirectorySink:
+class DirectorySink(Sink):
     """A directory that does not exist yet: everything is kept; owners where permitted (as root)."""
 
     def __init__(self, top: Path) -> None:
@@ -191,9 +193,6 @@ class DirectorySink:
     def finish(self) -> None:
         for member in reversed(self._directories):
             self._dress(os.path.join(self._top, member.name), member)
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
 
 def _write_file(path: bytes, blocks: Iterable[bytes]) -> None:

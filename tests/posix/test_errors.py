@@ -1,0 +1,152 @@
+"""Every call on every kind of name, by three users: outcome, error code and effect."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.posix import calls
+from tests.support.twins import ALICE, BOB, ROOT, Twins, User
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+LONG = "n" * 256
+STAMP_NS = 1_234_567_890_123_456_789
+DEVICES = ("char", "block")
+"""The mount is nodev, so these cannot be opened there."""
+
+
+def build() -> None:
+    """One of everything, in the current directory."""
+    os.chmod(".", 0o777)
+    for name, mode, uid in (("file", 0o644, 0), ("mine", 0o640, ALICE.uid), ("set", 0o6755, 65_534)):
+        with open(name, "wb") as stream:
+            stream.write(b"some bytes")
+        os.chown(name, uid, 65_533)
+        os.chmod(name, mode)
+    for name, mode in (("dir", 0o755), ("full", 0o777), ("closed", 0o700), ("sticky", 0o1777)):
+        os.mkdir(name)
+        os.chmod(name, mode)
+    os.mkdir("group")
+    os.chown("group", 0, 65_533)
+    os.chmod("group", 0o2775)
+    os.mkdir("full/sub")
+    for name, uid in (("full/x", 0), ("closed/x", 0), ("sticky/x", 0), ("sticky/y", ALICE.uid)):
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o644))
+        os.chown(name, uid, uid)
+    for target, name in (("file", "to file"), ("dir", "to dir"), ("gone", "to gone")):
+        os.symlink(target, name)
+    os.symlink("loop", "loop")
+    os.mkfifo("fifo")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("socket")
+    os.mknod("char", stat.S_IFCHR | 0o644, os.makedev(1, 7))
+    os.mknod("block", stat.S_IFBLK | 0o644, os.makedev(7, 200))
+    os.link("file", "twin")
+
+
+NAMES = """file mine set dir full closed sticky group to|file to|dir to|gone loop fifo socket char
+    block twin absent full/x full/sub closed/x sticky/x sticky/y""".split()
+PLACES = """dir/new closed/new sticky/new group/new file/x absent/x loop/x to|gone/x fifo/x
+    file/ dir/ absent/ to|dir/ to|file/ to|gone/ dir/. full/.. . .. to|dir/new full/sub/new""".split()
+ALL = [word.replace("|", " ") for word in [*NAMES, *PLACES]] + [LONG, f"dir/{LONG}", f"{LONG}/x", ""]
+RENAMED = """file mine dir full group closed to|file to|dir loop fifo socket twin absent full/x
+    sticky/x sticky/y full/sub file/ dir/ dir/. .. file/x closed/x""".split()
+ONTO = """file mine dir full sticky to|file to|dir to|gone fifo twin absent full/x full/sub sticky/x
+    closed/new sticky/new group/new full/new full/sub/new file/x absent/x dir/ absent/ file/ . ..""".split()
+
+ONE_PATH: dict[str, tuple[Callable[..., object], Callable[[str], tuple[Any, ...]]]] = {
+    "mkdir": (calls.mkdir, lambda path: (path, 0o755)),
+    "rmdir": (calls.rmdir, lambda path: (path,)),
+    "unlink": (calls.unlink, lambda path: (path,)),
+    "mkfifo": (calls.mkfifo, lambda path: (path, 0o640)),
+    "mknod": (calls.mknod, lambda path: (path, stat.S_IFREG | 0o600)),
+    "mknod of a device": (calls.mknod, lambda path: (path, stat.S_IFCHR | 0o600, 0x0103)),
+    "bind": (calls.bind, lambda path: (path,)),
+    "symlink": (calls.symlink, lambda path: ("target", path)),
+    "readlink": (calls.readlink, lambda path: (path,)),
+    "stat": (calls.stat_of, lambda path: (path,)),
+    "access": (calls.access, lambda path: (path, os.R_OK | os.W_OK)),
+    "listdir": (calls.listdir, lambda path: (path,)),
+    "chmod": (calls.chmod, lambda path: (path, 0o2710)),
+    "chown": (calls.chown, lambda path: (path, ALICE.uid, 65_533)),
+    "lchown of the group": (calls.lchown, lambda path: (path, -1, 65_533)),
+    "chown of nothing": (calls.lchown, lambda path: (path, -1, -1)),
+    "truncate": (calls.truncate, lambda path: (path, 5)),
+    "truncate to the same size": (calls.truncate, lambda path: (path, 10)),
+    "truncate below zero": (calls.truncate, lambda path: (path, -1)),
+    "utime": (calls.utime, lambda path: (path, STAMP_NS, STAMP_NS + 1)),
+    "lutime": (calls.lutime, lambda path: (path, STAMP_NS, STAMP_NS + 1)),
+    "touch": (calls.touch, lambda path: (path,)),
+    "set_xattr": (calls.set_xattr, lambda path: (path, "user.a", b"1")),
+    "get_xattr": (calls.get_xattr, lambda path: (path, "user.a")),
+    "remove_xattr": (calls.remove_xattr, lambda path: (path, "user.a")),
+}
+OPEN_FLAGS = {
+    "read": os.O_RDONLY,
+    "write": os.O_WRONLY,
+    "read and write": os.O_RDWR,
+    "empty": os.O_WRONLY | os.O_TRUNC,
+    "create": os.O_RDWR | os.O_CREAT,
+    "create and empty": os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
+    "create anew": os.O_RDWR | os.O_CREAT | os.O_EXCL,
+    "directory": os.O_RDONLY | os.O_DIRECTORY,
+    "no link": os.O_RDONLY | os.O_NOFOLLOW,
+    "append": os.O_WRONLY | os.O_APPEND,
+}
+TWO_PATHS = (calls.rename, calls.rename_new, calls.exchange, calls.link)
+
+
+class Cases:
+    """Takes single steps, each in a directory with one of everything that nothing has changed."""
+
+    def __init__(self, twins: Twins) -> None:
+        self._twins, self._count = twins, 0
+        self._start()
+
+    def _start(self) -> None:
+        self._count += 1
+        self._twins.user = ROOT
+        self._twins.enter(f"case{self._count}")
+        self._twins.set_up(build)
+
+    def take(self, user: User, call: Callable[..., object], *arguments: object) -> None:
+        """One step; whatever changes something is the last one in its directory."""
+        twins = self._twins
+        twins.user = user
+        twins.steps = []
+        moved = twins.moves
+        twins.do(call, *arguments)
+        if twins.moves != moved:
+            self._start()
+
+
+@pytest.mark.parametrize("user", [ROOT, ALICE, BOB], ids=["root", "alice", "bob"])
+def test_one_path(twins: Twins, user: User) -> None:
+    cases = Cases(twins)
+    for call, arguments in ONE_PATH.values():
+        for path in ALL:
+            cases.take(user, call, *arguments(path))
+
+
+@pytest.mark.parametrize("user", [ROOT, ALICE, BOB], ids=["root", "alice", "bob"])
+def test_opening(twins: Twins, user: User) -> None:
+    cases = Cases(twins)
+    for flags in OPEN_FLAGS.values():
+        for path in ALL:
+            if path not in DEVICES:
+                cases.take(user, calls.try_open, path, flags)
+
+
+@pytest.mark.parametrize("user", [ROOT, ALICE], ids=["root", "alice"])
+@pytest.mark.parametrize("call", TWO_PATHS, ids=[call.__name__ for call in TWO_PATHS])
+def test_two_paths(twins: Twins, call: Callable[..., object], user: User) -> None:
+    cases = Cases(twins)
+    for path in RENAMED:
+        for onto in ONTO:
+            cases.take(user, call, path.replace("|", " "), onto.replace("|", " "))
