@@ -67,7 +67,7 @@ class Txn:
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """The value of a key, or None."""
-        raw = self._txn.get(key, db=self._table(table))
+        raw: Any = self._txn.get(key, db=self._table(table))
         return None if raw is None else _open(table, key, raw)
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
@@ -88,7 +88,7 @@ class Txn:
             found = cursor.last() if after is None else cursor.set_range(after)
             if after is not None:
                 found = cursor.prev() if found else cursor.last()
-            rows = cursor.iterprev() if found else iter(())
+            rows: Any = cursor.iterprev() if found else iter(())
         else:
             rows = cursor.iternext() if cursor.set_range(start or prefix) else iter(())
         for key, raw in rows:

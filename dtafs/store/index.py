@@ -12,8 +12,9 @@
 | `chunk` | chunk or node id | `Place` as 53 bytes: pack id, then six little-endian numbers |
 
 A chunk that two packs hold keeps the place with the smaller pack id, so that the rows do not depend
-on the order in which the packs were met; a pack that is gone does not count. One entry is applied in one synced txn together with its
-sequence number, so that a crash leaves the index at some prefix of each dataset's log.
+on the order in which the packs were met; a pack that is gone does not count. One entry is applied in
+one synced txn together with its sequence number, so that a crash leaves the index at some prefix of
+each dataset's log.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ so memory does not grow with the input.
 What a crash leaves: packs that were finished are durable and noted as pending; a pack that was not
 is gone, and the files whose chunks it held are still unsealed. A content is handed out by `flush`
 only when every chunk of it is durable. Deduplication trusts a chunk that the index or the pending
-table places in a pack that is there, and within one `Sealer` a chunk that is under way to the open pack; when writing that
-pack fails, everything since the last flush fails with it.
+table places in a pack that is there, and within one `Sealer` a chunk that is under way to the open
+pack; when writing that pack fails, everything since the last flush fails with it.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def test_what_cannot_be_sealed_is_named(data_lake: Lake) -> None:
     staging.make(
         staging.root_ino, b"disk", Kind.BLOCK_DEVICE, 0o600, 0, 0, NOW, rdev=os.makedev(8, 1)
     )
-    with pytest.raises(RefusedError, match="'disk' is a block device.*and there are 1 more such"):
+    with pytest.raises(RefusedError, match=r"'disk' is a block device.*and there are 1 more such"):
         commit(data_lake, "D", "x", ANN)
     for name in (b"sock", b"disk"):
         staging.unlink(staging.root_ino, name, NOW)

@@ -220,7 +220,7 @@ def test_damaged_staging_is_said_and_can_be_left_behind(lake_path: Path, file: s
         lake.staging("D")
     (lake_path / file).write_bytes(b"garbage" * 2000)
     with (
-        pytest.raises(IntegrityError, match="sealed versions are safe.*move .*staging away"),
+        pytest.raises(IntegrityError, match=r"sealed versions are safe.*move .*staging away"),
         Lake.open(lake_path) as lake,
     ):
         lake.staging("D")

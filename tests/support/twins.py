@@ -71,8 +71,7 @@ class Side:
             with acting_as(user):
                 return call(self, *arguments)
         except OSError as error:
-            assert error.errno is not None
-            return errno.errorcode[error.errno]
+            return str(error) if error.errno is None else errno.errorcode[error.errno]
 
     def look(self) -> tuple[dict[str, Seen], dict[str, str]]:
         """Every name below, and of those that were there before which times moved."""
