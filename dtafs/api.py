@@ -186,9 +186,9 @@ class Dataset:
     ) -> dict[str, Any]:
         """Stage one file under its own name, in the directory `into` if given.
 
-        It is streamed, cut, hashed and compressed on all cores, `chunk` bytes being the least that
-        is worth a thread of its own; when this returns, the lake no longer needs the file. Many
-        files go faster through `put`, which syncs the disk once for all.
+        It is streamed in pieces of `chunk` bytes (between 1 and 64 MiB): while one is read and
+        hashed, those before it are compressed on the other cores. When this returns, the lake no
+        longer needs the file. Many files go faster through `put`, which syncs the disk once.
         """
         if chunk < 1:
             raise UsageError("chunk must be at least one byte")
@@ -196,15 +196,22 @@ class Dataset:
             raise NotFoundError(f"there is no file {str(path)!r}")
         if Path(path).is_dir():
             raise UsageError(f"{str(path)!r} is a directory; stage it with put()")
-        return self.put([path], into=into)
+        return self.put([path], into=into, read_bytes=chunk)
 
     def put(
-        self, paths: Sequence[StrPath], into: str | None = None, delete: bool = False
+        self,
+        paths: Sequence[StrPath],
+        into: str | None = None,
+        delete: bool = False,
+        read_bytes: int = 0,
     ) -> dict[str, Any]:
-        """Stage files and directories, in parallel; see `dtafsctl put`."""
+        """Stage files and directories, in parallel; see `dtafsctl put`.
+
+        Each thread reads `read_bytes` at once, 0 for the usual.
+        """
         names = [os.path.join(os.getcwd(), os.fspath(path)) for path in paths]
         with self.lake.session() as session:
-            return session.put(self.name, names, into or "", delete)
+            return session.put(self.name, names, into or "", delete, read_bytes)
 
     def status(self) -> dict[str, Any]:
         """What staging adds, changes and removes against the newest version."""

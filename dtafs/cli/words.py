@@ -26,7 +26,9 @@ def size_text(size_bytes: int) -> str:
         if value < 999.5 or unit == UNITS[-1]:
             break
         value /= 1024
-    return f"{size_bytes} B" if unit == "B" else f"{value:.3g} {unit}"
+    if unit == "B":
+        return f"{size_bytes} B"
+    return f"{value:.2f} {unit}" if value < 1 else f"{value:.3g} {unit}"
 
 
 def count_text(count: int, what: str) -> str:

@@ -49,11 +49,13 @@ class RemoteSession:
         paths: Sequence[str],
         into: str = "",
         delete: bool = False,
+        read_bytes: int = 0,
         progress: Report | None = None,
     ) -> dict[str, Any]:
         """Stage files and directory trees of this host, which the daemon reads itself."""
         places = [os.path.join(os.getcwd(), path) for path in paths]
-        return self._ask("put", progress, dataset=dataset, paths=places, into=into, delete=delete)
+        wanted = {"paths": places, "into": into, "delete": delete, "read_bytes": read_bytes}
+        return self._ask("put", progress, dataset=dataset, **wanted)
 
     def status(self, dataset: str) -> dict[str, Any]:
         """What staging adds, changes and removes against the newest version."""

@@ -127,9 +127,9 @@ def finish(
     with Sealer(lake, dataset) as sealer:
         sealer.add_nodes({**built.nodes, root: root_bytes})
         sealer.flush()
-    require_all(lake, built.nodes)
     assert lake.pending is not None
     packs = [read_footer(lake.path, pack) for pack in lake.pending.packs(dataset)]
+    require_all(lake, built.nodes, packs)
     first_tags = row.tags if parent is None else ()
     manifest = Manifest(
         dataset=dataset,
@@ -148,7 +148,8 @@ def finish(
     lake.record(dataset, "committed", msgspec.to_builtins(manifest), actor)
     version = lake.index.version(dataset, manifest.version)
     assert version is not None and version.root == root
-    _settle(lake, staging, [pack.id for pack in packs], version, built)
+    staging.rebase(version.number, version.root, built.directories)
+    lake.pending.settle(dataset, packs)
     return version
 
 
@@ -185,15 +186,6 @@ def _build(lake: Lake, staging: Staging) -> Build:
     )
 
 
-def _settle(
-    lake: Lake, staging: Staging, packs: list[bytes], version: VersionRow, built: Build
-) -> None:
-    assert lake.pending is not None
-    staging.rebase(version.number, version.root, built.directories)
-    lake.pending.settle(version.dataset)
-    _forget(lake, version.dataset, packs)
-
-
 def complete_commit(lake: Lake, dataset: str, number: int, root: bytes) -> None:
     """After a crash: move staging onto a version that was made from it, or forget the intent."""
     assert lake.pending is not None
@@ -213,7 +205,9 @@ def complete_commit(lake: Lake, dataset: str, number: int, root: bytes) -> None:
             f"staging of {dataset!r} does not match {version.name}, which was made from it; "
             f"save what it holds and run dtafsctl discard {dataset}"
         )
-    _settle(lake, staging, packs, version, built)
+    staging.rebase(version.number, version.root, built.directories)
+    lake.pending.settle(dataset)
+    _forget(lake, dataset, packs)
 
 
 def _forget(lake: Lake, dataset: str, packs: list[bytes]) -> None:

@@ -18,9 +18,9 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import count, islice
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from dtafs.core.values import Content, Entry, Kind
@@ -44,6 +44,7 @@ from dtafs.store.sources import (
     targets_of,
     user_xattrs,
 )
+from dtafs.store.staging.placing import Placing
 
 if TYPE_CHECKING:
     from dtafs.store.lake import Lake
@@ -72,16 +73,18 @@ class Ingest:
         staging: Staging,
         on_staging: OnStaging[Any],
         report: Report | None = None,
+        read_bytes: int = 0,
     ) -> None:
-        from dtafs.store.sealing import Sealer
+        from dtafs.store.sealing import BUFFER_BYTES, Sealer
 
         self._staging, self._on_staging = staging, on_staging
         self._lake_place = identity(os.stat(lake.path))
         self._now_ns = lake.now_ns
         self._meter = Meter(report, Progress("put"))
-        self._sealer = Sealer(lake, dataset, self._meter)
+        self._sealer = Sealer(lake, dataset, self._meter, read_bytes or BUFFER_BYTES)
         self._batch: dict[int, Source] = {}
         self._batch_bytes = 0
+        self._ready: list[tuple[Source, Content | None]] = []
         self._keys = count()
         self._delete = False
         self._fresh: set[Path] = set()
@@ -117,13 +120,16 @@ class Ingest:
             path, here = pending.popleft()
             try:
                 source = Source(path, here, os.lstat(path))
-                if source.kind in (Kind.FILE, Kind.DIRECTORY):
+                kind = source.kind
+                if kind in (Kind.FILE, Kind.DIRECTORY):
                     source.xattrs = user_xattrs(path)
-                names = sorted(os.listdir(path)) if source.kind == Kind.DIRECTORY else []
+                elif kind == Kind.SYMLINK:
+                    source.link = os.readlink(path)
+                names = sorted(os.listdir(path)) if kind == Kind.DIRECTORY else []
             except OSError as error:
                 self._refuse(from_os_error(error, "reading"))
                 continue
-            if source.kind != Kind.DIRECTORY:
+            if kind != Kind.DIRECTORY:
                 self._take(source)
                 continue
             if identity(source.status) == self._lake_place:
@@ -133,11 +139,13 @@ class Ingest:
             pending.extendleft((os.path.join(path, n), (*here, n)) for n in reversed(names))
 
     def _enter(self, source: Source, keep: set[bytes]) -> None:
-        """Stage a directory now, its final times once everything below is there."""
-        there = self._on_staging(lambda: self._names_in(source.target))
+        """Stage a directory with the next batch, its final times once everything below is there."""
+        there: list[bytes] = []
+        if not source.target or source.target[:-1] not in self._fresh:
+            there = self._on_staging(lambda: self._names_in(source.target))
         if not there:
             self._fresh.add(source.target)
-        self._place([(source, None)])
+        self._ready.append((source, None))
         self._directories.append(source)
         self._counts["directories"] += 1
         for name in there:
@@ -152,7 +160,7 @@ class Ingest:
     def _take(self, source: Source) -> None:
         """Seal a file, or stage what needs no sealing, or refuse what cannot be staged."""
         if source.kind in (Kind.SYMLINK, Kind.FIFO):
-            self._place([(source, None)])
+            self._ready.append((source, None))
             self._counts["others"] += 1
         elif source.kind != Kind.FILE:
             what = source.kind.name.lower().replace("_", " ")
@@ -178,13 +186,14 @@ class Ingest:
         """Make the batch durable and put it in staging; what changed meanwhile is read again."""
         while self._batch:
             batch, self._batch, self._batch_bytes = self._batch, {}, 0
-            ready: list[tuple[Source, Content | None]] = []
             for sealed in self._sealer.flush():
                 source = batch[cast(int, sealed.key)]
                 if sealed.error is not None:
                     self._refuse(_as_ours(sealed.error))
                 elif source.steady:
-                    ready.append((source, sealed.content))
+                    self._ready.append((source, sealed.content))
+                    self._counts["files"] += 1
+                    self._counts["size_bytes"] += source.status.st_size
                 elif source.reads < READS_MAX:
                     self._submit(source)
                 else:
@@ -192,45 +201,20 @@ class Ingest:
                         f"{quoted(source.path)} changed each of the {READS_MAX} times it was read"
                     )
                     self._refuse(BusyError(text))
-            self._place(ready)
-            self._counts["files"] += len(ready)
-            self._counts["size_bytes"] += sum(c.size for _, c in ready if c is not None)
+        ready, self._ready = self._ready, []
+        self._place(ready)
 
-    def _place(self, group: Iterable[tuple[Source, Content | None]]) -> None:
-        """Put names into staging, a few at a time."""
-        rest = iter(group)
-        while some := list(islice(rest, PLACED_AT_ONCE)):
-            some.reverse()
-
-            def call(some: list[tuple[Source, Content | None]] = some) -> None:
-                while some:
-                    self._place_one(*some[-1])
-                    some.pop()
-
-            self._on_staging(call)
-
-    def _place_one(self, source: Source, content: Content | None) -> None:
-        """On staging's thread; made again whole when a node was not in memory."""
-        staging, status, now_ns = self._staging, source.status, self._now_ns()
-        if source.kind != Kind.DIRECTORY and source.target[:-1] not in self._fresh:
-            there = staging.resolve(source.target)
-            if there is not None and there.kind == Kind.DIRECTORY and not self._delete:
+    def _place(self, group: Sequence[tuple[Source, Content | None]]) -> None:
+        """Put names into staging, a few at a time, each after the directory it is in."""
+        for start in range(0, len(group), PLACED_AT_ONCE):
+            some = group[start : start + PLACED_AT_ONCE]
+            things = [
+                Placing(source.target, _entry_of(source), content) for source, content in some
+            ]
+            call = partial(self._staging.place_all, things, self._now_ns(), self._delete)
+            for path in self._on_staging(call):
+                source = next(source for source, _ in some if source.target == path)
                 self._refuse(ConflictError(f"{quoted(source.path)} would replace a directory"))
-                return
-        link_target = os.readlink(source.path) if source.kind == Kind.SYMLINK else b""
-        entry = Entry(
-            b"",
-            source.kind,
-            stat.S_IMODE(status.st_mode),
-            status.st_uid,
-            status.st_gid,
-            status.st_mtime_ns,
-            0,
-            ref=link_target,
-            xattrs=source.xattrs,
-            nlink=status.st_nlink if source.kind == Kind.FILE else 1,
-        )
-        staging.place(source.target, entry, now_ns, content)
 
     def _link_one(self, source: Source) -> None:
         """On staging's thread: another name for a file that was staged in this call."""
@@ -270,6 +254,23 @@ class Ingest:
 
     def _refuse(self, error: DtafsError) -> None:
         self._refused.append((type(error), str(error)))
+
+
+def _entry_of(source: Source) -> Entry:
+    """The attributes that staging is to have."""
+    status, kind = source.status, source.kind
+    return Entry(
+        b"",
+        kind,
+        stat.S_IMODE(status.st_mode),
+        status.st_uid,
+        status.st_gid,
+        status.st_mtime_ns,
+        0,
+        ref=source.link,
+        xattrs=source.xattrs,
+        nlink=status.st_nlink if kind == Kind.FILE else 1,
+    )
 
 
 def _as_ours(error: BaseException) -> DtafsError:

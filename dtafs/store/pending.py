@@ -16,6 +16,7 @@ still in staging.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -68,20 +69,10 @@ class Pending:
                 (key[:HASH_BYTES], key[HASH_BYTES:].decode()) for key, _value in txn.scan("pack")
             ]
 
-    def drop(self, dataset: str, packs: list[Pack]) -> None:
+    def drop(self, dataset: str, packs: Sequence[Pack]) -> None:
         """Forget packs of a dataset: an entry names them now, or nobody needs them."""
-        owner = dataset.encode()
-
-        def delete(txn: Txn) -> None:
-            for pack in packs:
-                txn.delete("pack", pack.id + owner)
-                for chunk, _place in pack.places():
-                    found = txn.get("chunk", chunk + owner)
-                    if found is not None and found[:HASH_BYTES] == pack.id:
-                        txn.delete("chunk", chunk + owner)
-
         if packs:
-            self._database.write(delete)
+            self._database.write(lambda txn: _delete(txn, dataset, packs))
 
     def drop_unreadable(self, dataset: str, pack: bytes) -> None:
         """Forget a pack whose footer cannot be read: all rows are looked through for it."""
@@ -111,6 +102,21 @@ class Pending:
             found.append((key.decode(), version, root))
         return found
 
-    def settle(self, dataset: str) -> None:
-        """Forget the intent of a dataset."""
-        self._database.write(lambda txn: txn.delete("intent", dataset.encode()))
+    def settle(self, dataset: str, packs: Sequence[Pack] = ()) -> None:
+        """Forget the intent of a dataset, and with it, in one txn, packs that an entry names now."""
+
+        def settle(txn: Txn) -> None:
+            _delete(txn, dataset, packs)
+            txn.delete("intent", dataset.encode())
+
+        self._database.write(settle)
+
+
+def _delete(txn: Txn, dataset: str, packs: Sequence[Pack]) -> None:
+    owner = dataset.encode()
+    for pack in packs:
+        txn.delete("pack", pack.id + owner)
+        for chunk, _place in sorted(pack.places()):
+            found = txn.get("chunk", chunk + owner)
+            if found is not None and found[:HASH_BYTES] == pack.id:
+                txn.delete("chunk", chunk + owner)

@@ -8,17 +8,23 @@ that it reaches; only its pack is made sure of again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dtafs.core.chunklist import chunks_in, list_nodes
 from dtafs.core.format import pack_key
 from dtafs.core.nodes import DIRECTORY_NODE, decode_node
 from dtafs.core.values import Content, Entry, Kind
 from dtafs.errors import IntegrityError
 from dtafs.store.lake import Lake
+from dtafs.store.packs import Pack
 
 
-def require_all(lake: Lake, nodes: dict[bytes, bytes]) -> None:
-    """Raise IntegrityError, naming a file, when something is missing that `nodes` refer to."""
-    look = _Look(lake, nodes)
+def require_all(lake: Lake, nodes: dict[bytes, bytes], packs: Iterable[Pack]) -> None:
+    """Raise IntegrityError, naming a file, when something is missing that `nodes` refer to.
+
+    `packs` are those that the version brings, as their footers were just read.
+    """
+    look = _Look(lake, nodes, packs)
     for data in nodes.values():
         node = decode_node(data)
         if node.kind != DIRECTORY_NODE or node.level == 0:
@@ -30,8 +36,11 @@ def require_all(lake: Lake, nodes: dict[bytes, bytes]) -> None:
 
 
 class _Look:
-    def __init__(self, lake: Lake, nodes: dict[bytes, bytes]) -> None:
+    def __init__(self, lake: Lake, nodes: dict[bytes, bytes], packs: Iterable[Pack]) -> None:
         self._lake, self._nodes = lake, nodes
+        self._brought = {
+            chunk.id for pack in packs for frame in pack.frames for chunk in frame.chunks
+        }
         self._contents: set[bytes] = set()
         self._packs: set[bytes] = set()
 
@@ -55,17 +64,17 @@ class _Look:
         elif content.chunk_list not in self._contents:
             self._contents.add(content.chunk_list)
             self._find(content.chunk_list, name)
-            if lake.index.place(content.chunk_list) is None:
+            if content.chunk_list in self._brought:
                 for node in list_nodes(lake.objects.node, content):
                     self._find(node, name)
                 for piece in chunks_in(lake.objects.node, lake.objects.chunk_id, content):
                     self._find(piece.id, name)
 
     def _find(self, chunk: bytes, name: str) -> None:
+        if chunk in self._brought:
+            return
         lake = self._lake
         place = lake.index.place(chunk)
-        if place is None and lake.pending is not None:
-            place = lake.pending.place(chunk)
         if place is None:
             raise IntegrityError(
                 f"{name} cannot be committed: chunk {chunk.hex()} of it is in no pack; stage it again"

@@ -41,6 +41,9 @@ PACK_BYTES = 32 * 1024 * 1024
 """A pack is finished when it has reached this size, stored."""
 
 BUFFER_BYTES = 4 * 1024 * 1024
+BUFFER_MIN_BYTES, BUFFER_MAX_BYTES = 1024 * 1024, 64 * 1024 * 1024
+"""What a scanner reads at once; while it hashes that, compressors work on what came before."""
+
 BATCH_BYTES = 2 * 1024 * 1024
 BATCH_FILES = 256
 """Small files are scanned together, so that one frame holds neighbours and a task is worth its hop."""
@@ -75,9 +78,16 @@ class _Job(NamedTuple):
 class Sealer:
     """Seals the files of one dataset's staging. `submit` and `flush` belong to one thread."""
 
-    def __init__(self, lake: Lake, dataset: str, meter: Meter | None = None) -> None:
+    def __init__(
+        self,
+        lake: Lake,
+        dataset: str,
+        meter: Meter | None = None,
+        buffer_bytes: int = BUFFER_BYTES,
+    ) -> None:
         threads = lake.config.ingest.threads or os.cpu_count() or 2
         self._lake, self._dataset, self._meter = lake, dataset, meter
+        self._buffer_bytes = min(max(buffer_bytes, BUFFER_MIN_BYTES), BUFFER_MAX_BYTES)
         self._scanners = ThreadPoolExecutor(threads, "dtafs-scan")
         self._compressors = ThreadPoolExecutor(threads, "dtafs-compress")
         self._frames = threading.Semaphore(4 * threads)
@@ -189,7 +199,7 @@ class Sealer:
     def _tools(self) -> tuple[Chunker, memoryview]:
         if not hasattr(self._local, "tools"):
             chunker = Chunker(self._lake.superblock.chunking)
-            self._local.tools = (chunker, memoryview(bytearray(BUFFER_BYTES)))
+            self._local.tools = (chunker, memoryview(bytearray(self._buffer_bytes)))
         tools: tuple[Chunker, memoryview] = self._local.tools
         return tools
 

@@ -95,12 +95,16 @@ class Session:
         paths: Sequence[str],
         into: str = "",
         delete: bool = False,
+        read_bytes: int = 0,
         progress: Report | None = None,
     ) -> dict[str, Any]:
-        """Stage files and trees of this host; `dtafs.store.ingest` says what lands where."""
+        """Stage files and trees of this host; `dtafs.store.ingest` says what lands where.
+
+        `read_bytes` is how much of a file each thread reads at once, 0 for the usual.
+        """
         self.lake.dataset(dataset)
         staging = self.on_staging(lambda: self.lake.staging(dataset))
-        ingest = Ingest(self.lake, dataset, staging, self.on_staging, progress)
+        ingest = Ingest(self.lake, dataset, staging, self.on_staging, progress, read_bytes)
         counts = ingest.run([os.fsencode(path) for path in paths], os.fsencode(into), delete)
         return {"dataset": dataset, **counts}
 

@@ -33,6 +33,8 @@ class Source(Struct):
     target: Path
     status: os.stat_result
     xattrs: Xattrs = ()
+    link: bytes = b""
+    """Where a symlink points."""
     reads: int = 0
     steady: bool = True
     """False when the file changed between the first and the last byte that was read of it."""

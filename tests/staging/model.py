@@ -119,8 +119,9 @@ class Tree:
         thing.mtime_ns = now_ns
 
     def truncate(self, thing: Thing, size: int, now_ns: int) -> None:
+        if len(thing.data) != size:
+            thing.mtime_ns = now_ns
         thing.data = thing.data[:size].ljust(size, b"\0")
-        thing.mtime_ns = now_ns
 
     def paths(self) -> dict[tuple[bytes, ...], Thing]:
         """Everything by path; the root as ()."""

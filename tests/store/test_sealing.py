@@ -170,3 +170,12 @@ def test_many_packs_are_finished_on_the_way(
     assert data_lake.pending is not None and len(data_lake.pending.packs("D")) >= 5
     for name, data in files.items():
         assert read(data_lake, contents[name]) == data
+
+
+@pytest.mark.parametrize("buffer_bytes", [1, 3 << 20, 1 << 40])
+def test_the_size_of_a_read_does_not_change_the_content(data_lake: Lake, buffer_bytes: int) -> None:
+    data = random.Random(7).randbytes(5_000_000)
+    with Sealer(data_lake, "D", buffer_bytes=buffer_bytes) as sealer:
+        sealer.submit(1, lambda: io.BytesIO(data), len(data))
+        (result,) = sealer.flush()
+    assert result.content == seal(data_lake, {"x": data})["x"]

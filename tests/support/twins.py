@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -149,14 +149,14 @@ class Twins:
         self.look()
         return model
 
-    def set_up(self, build: Callable[[], None]) -> None:
-        """Do something in both without comparing the steps, only what comes of it."""
+    def set_up(self, names: Sequence[str], build: Callable[[], None]) -> None:
+        """Make directories below the top and fill them as root, without comparing anything."""
         for side in self.sides:
-            os.chdir(side.here)
-            build()
-            side.times = {}
+            for name in names:
+                (side.top / name).mkdir()
+                os.chdir(side.top / name)
+                build()
         self._moved_at = time.monotonic()
-        self.look()
 
     def look(self) -> None:
         """Compare what is there, and note whether it differs from what was there before."""

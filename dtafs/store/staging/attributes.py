@@ -28,24 +28,27 @@ def set_attributes(
     atime_ns: int | None,
     mtime_ns: int | None,
     ctime_ns: int | None,
+    drop_set_id: bool = False,
 ) -> InodeRow:
-    """Change what is not None, all together; ctime moves to `now_ns` unless it is given.
+    """Change what is not None, all together; ctime moves to `now_ns` unless it is given, but a
+    size that stays as it is moves no time.
 
-    A new owner or group takes the set-id bits of a file away, as chown(2) says, unless a mode comes
-    with it: then the kernel has worked it out already.
+    A new owner or group takes the set-id bits of a file away, as chown(2) says, and so does
+    `drop_set_id`, unless a mode comes with it: then the kernel has worked it out already.
     """
     op = Operation(overlay)
     if size is not None:
         files.truncate(op, ino, size, now_ns)
     row = op.row(ino)
-    fields: dict[str, object] = {"ctime_ns": now_ns if ctime_ns is None else ctime_ns}
+    given = {"uid": uid, "gid": gid, "atime_ns": atime_ns, "mtime_ns": mtime_ns}
+    fields: dict[str, object] = {k: value for k, value in given.items() if value is not None}
     if mode is not None:
         fields["mode"] = mode & 0o7777
-    elif (uid is not None or gid is not None) and row.kind != Kind.DIRECTORY:
+    elif drop_set_id or ((uid is not None or gid is not None) and row.kind != Kind.DIRECTORY):
         lost = SETUID | (SETGID if row.mode & GROUP_EXECUTE else 0)
         fields["mode"] = row.mode & ~lost
-    given = {"uid": uid, "gid": gid, "atime_ns": atime_ns, "mtime_ns": mtime_ns}
-    fields.update((name, value) for name, value in given.items() if value is not None)
+    if fields or ctime_ns is not None:
+        fields["ctime_ns"] = now_ns if ctime_ns is None else ctime_ns
     row = op.change(row, **fields)
     op.commit()
     if size is not None:

@@ -93,9 +93,8 @@ class Operation:
         epoch = self.overlay.epoch
         value = encode(epoch)
         while True:
-            owner = self.overlay.owner(directory)
-            if self.get("dirty", owner, name) != value:
-                self.put("dirty", owner, name, value)
+            # Unseen: writing what may be there already is cheaper than asking LMDB each time.
+            self.put("dirty", self.overlay.owner(directory), name, value)
             if directory in self.dirty_directories or self.overlay.is_marked(directory):
                 return
             self.dirty_directories.add(directory)

@@ -144,6 +144,15 @@ class Overlay:
         data = self.tables.get("inode", self.prefix, number(ino))
         return None if data is None else decode_inode(data)
 
+    def peek_rows(self, inos: list[int]) -> dict[int, InodeRow]:
+        """`peek_row` for several; those without a row are left out."""
+        found = {ino: row for ino in inos if (row := self._rows.get(ino)) is not None}
+        missing = [ino for ino in inos if ino not in found]
+        if missing:
+            data = self.tables.get_all("inode", self.prefix, [number(ino) for ino in missing])
+            found |= {i: decode_inode(d) for i, d in zip(missing, data, strict=True) if d is not None}
+        return found
+
     def node(self, ino: int) -> Node:
         """The inode with a number; ESTALE for a number that means nothing any more."""
         found = self.virtuals.get(ino) or self.find_row(ino)

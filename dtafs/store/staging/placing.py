@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from dtafs.core.values import Content, Entry, Kind
 from dtafs.store.staging import names
@@ -18,38 +20,85 @@ Path = tuple[bytes, ...]
 MADE_DIRECTORY_MODE = 0o755
 
 
+class Placing(NamedTuple):
+    """What is to be at a path: of `entry`, name, size, hash, link and totals do not count.
+
+    A symlink's target is `entry.ref`; a file has `content`, which packs must have already, or is
+    empty; it may stay one of several names if `entry.nlink` is more than 1.
+    """
+
+    path: Path
+    entry: Entry
+    content: Content | None = None
+
+
 def place(overlay: Overlay, path: Path, entry: Entry, now_ns: int, content: Content | None) -> Node:
-    """Put something at a path; see `Staging.place`."""
-    check_xattrs(entry.xattrs)
-    if not path:
-        if entry.kind != Kind.DIRECTORY:
-            raise failure(errno.EISDIR)
-        return _set(overlay, overlay.node(overlay.root_ino), entry, now_ns)
-    directory = overlay.root_ino
-    for name in path[:-1]:
-        directory = _enter(overlay, directory, name, entry, now_ns)
-    name = path[-1]
-    node = overlay.find(directory, name)
-    if node is not None and Kind.DIRECTORY == kind_of(node) == entry.kind:
-        return _set(overlay, node, entry, now_ns)
-    if node is not None and _is_as_wanted(node, entry, content):
-        return node
-    if node is not None and kind_of(node) == Kind.DIRECTORY:
-        _remove(overlay, directory, name, node, now_ns)
-    return _replace(overlay, directory, name, entry, now_ns, content)
+    """Put one thing at a path; what is there then."""
+    place_all(overlay, [Placing(path, entry, content)], now_ns, True)
+    node = find_path(overlay, path)
+    assert node is not None, "it was just put there"
+    return node
 
 
-def _enter(overlay: Overlay, directory: int, name: bytes, entry: Entry, now_ns: int) -> int:
-    """The directory with this name, made where there is none (owned as what is being placed)."""
-    node = overlay.find(directory, name)
-    if node is not None and kind_of(node) == Kind.DIRECTORY:
-        return node.ino
-    if node is not None:
-        names.unlink(overlay, directory, name, now_ns)
-    made = names.make(
-        overlay, directory, name, Kind.DIRECTORY, MADE_DIRECTORY_MODE, entry.uid, entry.gid, now_ns
-    )
-    return made.ino
+def place_all(
+    overlay: Overlay, things: Sequence[Placing], now_ns: int, over_directories: bool
+) -> list[Path]:
+    """Put things at their paths; see `Staging.place_all`.
+
+    One operation for all of them, as far as no tree has to be removed: what an operation costs by
+    itself, above all the journal's write(2), is more than what one name costs.
+    """
+    refused: list[Path] = []
+    op = Operation(overlay)
+    known: dict[Path, int] = {(): overlay.root_ino}
+    for thing in things:
+        path, entry, content = thing
+        check_xattrs(entry.xattrs)
+        if not path:
+            if entry.kind != Kind.DIRECTORY:
+                raise failure(errno.EISDIR)
+            _set(op, overlay.node(overlay.root_ino), entry, now_ns)
+            continue
+        at = _look(op, _enter(op, known, path[:-1], entry, now_ns), path[-1])
+        if at.node is None or not at.is_directory:
+            if at.node is None or not _is_as_wanted(at.node, entry, content):
+                _replace(op, at, entry, now_ns, content)
+        elif entry.kind == Kind.DIRECTORY:
+            _set(op, at.node, entry, now_ns)
+        elif over_directories:
+            op.commit()
+            _remove(overlay, at.directory, path[-1], overlay.node(at.ino), now_ns)
+            op = Operation(overlay)
+            _replace(op, _look(op, at.directory, path[-1]), entry, now_ns, content)
+        else:
+            refused.append(path)
+    op.commit()
+    return refused
+
+
+def _enter(op: Operation, known: dict[Path, int], path: Path, entry: Entry, now_ns: int) -> int:
+    """The directory at a path, made where there is none (owned as what is being placed)."""
+    ino = known.get(path)
+    if ino is None:
+        at = _look(op, _enter(op, known, path[:-1], entry, now_ns), path[-1])
+        if at.is_directory:
+            ino = at.ino
+        else:
+            mode, uid, gid = MADE_DIRECTORY_MODE, entry.uid, entry.gid
+            above = Entry(b"", Kind.DIRECTORY, mode, uid, gid, now_ns, 0)
+            ino = _replace(op, at, above, now_ns, None).ino
+        known[path] = ino
+    return ino
+
+
+def _look(op: Operation, directory: int, name: bytes) -> names.Place:
+    """What is at a name; an untouched directory stays so."""
+    check_name(name)
+    above = op.inodes.get(directory) or op.overlay.node(directory)
+    if isinstance(above, InodeRow):
+        return names.look(op, above, name)
+    node = op.overlay.find(directory, name)
+    return names.Place(directory, name, None, node, node is not None)
 
 
 def _is_as_wanted(node: Node, entry: Entry, content: Content | None) -> bool:
@@ -67,12 +116,11 @@ def _attributes(entry: Entry) -> tuple[object, ...]:
     return entry.kind, entry.mode, entry.uid, entry.gid, entry.mtime_ns, sorted(entry.xattrs)
 
 
-def _set(overlay: Overlay, node: Node, entry: Entry, now_ns: int) -> Node:
+def _set(op: Operation, node: Node, entry: Entry, now_ns: int) -> None:
     there = node.entry if isinstance(node, Virtual) else entry_of(node, b"")
     if _attributes(there) == _attributes(entry):
-        return node
-    op = Operation(overlay)
-    row = op.change(
+        return
+    op.change(
         op.row(node.ino),
         mode=entry.mode,
         uid=entry.uid,
@@ -81,24 +129,15 @@ def _set(overlay: Overlay, node: Node, entry: Entry, now_ns: int) -> Node:
         ctime_ns=now_ns,
         xattrs=tuple(sorted(entry.xattrs)),
     )
-    op.commit()
-    return row
 
 
 def _replace(
-    overlay: Overlay,
-    directory: int,
-    name: bytes,
-    entry: Entry,
-    now_ns: int,
-    content: Content | None,
+    op: Operation, at: names.Place, entry: Entry, now_ns: int, content: Content | None
 ) -> InodeRow:
     """Give the name a new inode, in one step where it had one that is no directory."""
-    check_name(name)
+    overlay = op.overlay
     if len(entry.ref) > SYMLINK_MAX and entry.kind == Kind.SYMLINK:
         raise failure(errno.ENAMETOOLONG)
-    op = Operation(overlay)
-    at = names.look(op, op.directory(directory), name)
     lost = None if at.node is None else names.settle_lost(op, at)
     ino, size = overlay.shared.next_number(), 0
     is_file, is_directory = entry.kind == Kind.FILE, entry.kind == Kind.DIRECTORY
@@ -128,8 +167,7 @@ def _replace(
     names.put_name(op, at, ino, now_ns)
     names.drop_link(op, at, lost, now_ns)
     if is_directory:
-        names.count_subdirectory(op, directory, 1)
-    op.commit()
+        names.count_subdirectory(op, at.directory, 1)
     return row
 
 

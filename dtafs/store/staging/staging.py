@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from dtafs.core import tree
 from dtafs.core.difference import Change
 from dtafs.core.nodes import Fetch
+from dtafs.core.tree import Path
 from dtafs.core.values import Content, Entry, Kind
 from dtafs.store.staging import attributes, changes, names, walk
 from dtafs.store.staging.data import FileData, ReadPlan, StagedSource
@@ -29,7 +30,7 @@ from dtafs.store.staging.listing import DirectoryHandle, list_directory
 from dtafs.store.staging.opens import Base, Opener, Opens
 from dtafs.store.staging.operation import Operation
 from dtafs.store.staging.overlay import Node, Overlay, Virtual
-from dtafs.store.staging.placing import find_path, place, remove_path
+from dtafs.store.staging.placing import Placing, find_path, place, place_all, remove_path
 from dtafs.store.staging.rows import Inode, inode_of_entry, inode_of_row
 from dtafs.store.staging.sealing import Build, Edit, Sink
 from dtafs.store.staging.status import status
@@ -224,8 +225,10 @@ class Staging:
         atime_ns: int | None = None,
         mtime_ns: int | None = None,
         ctime_ns: int | None = None,
+        drop_set_id: bool = False,
     ) -> Inode:
-        """Change what is given, all together; `size` as `truncate`."""
+        """Change what is given, all together; `size` as `truncate`. `drop_set_id` takes the set-id
+        bits away, as a change by somebody without privileges does."""
         with self._lock:
             row = attributes.set_attributes(
                 self._overlay,
@@ -239,6 +242,7 @@ class Staging:
                 atime_ns=atime_ns,
                 mtime_ns=mtime_ns,
                 ctime_ns=ctime_ns,
+                drop_set_id=drop_set_id,
             )
             return inode_of_row(row)
 
@@ -298,27 +302,26 @@ class Staging:
 
     # Without a mount.
 
-    def place(
-        self,
-        path: tuple[bytes, ...],
-        entry: Entry,
-        now_ns: int,
-        content: Content | None = None,
-    ) -> Inode:
-        """Put something at a path, with the attributes of `entry` (its name, size, hash, link and
-        totals do not count): missing directories above are made, another kind of thing that is
-        there is replaced, a directory keeps what it has, and what is there as wanted is not
-        touched. A symlink's target is `entry.ref`; a file has `content`, which packs must have
-        already, or is empty; it may stay one of several names if `entry.nlink` is more than 1."""
+    def place(self, path: Path, entry: Entry, now_ns: int, content: Content | None = None) -> Inode:
+        """`place_all` of one thing; what is there then."""
         with self._lock:
             return _shown(place(self._overlay, path, entry, now_ns, content))
 
-    def remove_path(self, path: tuple[bytes, ...], now_ns: int) -> bool:
+    def place_all(
+        self, things: Sequence[Placing], now_ns: int, over_directories: bool = True
+    ) -> Sequence[Path]:
+        """Put things at their paths: missing directories above are made, another kind of thing that
+        is there is replaced, a directory keeps what it has, what is there as wanted is not touched.
+        Without `over_directories` nothing but a directory replaces one: the result says where."""
+        with self._lock:
+            return place_all(self._overlay, things, now_ns, over_directories)
+
+    def remove_path(self, path: Path, now_ns: int) -> bool:
         """Remove what is at a path and all below it; False when there is nothing."""
         with self._lock:
             return remove_path(self._overlay, path, now_ns)
 
-    def resolve(self, path: tuple[bytes, ...]) -> Inode | None:
+    def resolve(self, path: Path) -> Inode | None:
         """What is at a path (symlinks are not followed), or None."""
         with self._lock:
             node = find_path(self._overlay, path)

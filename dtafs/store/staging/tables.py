@@ -17,7 +17,7 @@ that no row that a crash brings back lacks its file.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -82,6 +82,20 @@ class Tables:
                 return rows[rest]
         with self._database.read() as txn:
             return txn.get(table, owner + rest)
+
+    def get_all(self, table: str, owner: bytes, rests: Sequence[bytes]) -> list[bytes | None]:
+        """The values of several rows of one owner: in one txn, which costs more than a row does."""
+        found: list[bytes | None] = []
+        active, frozen = self._active[table].get(owner, {}), self._frozen[table].get(owner, {})
+        with self._database.read() as txn:
+            for rest in rests:
+                if rest in active:
+                    found.append(active[rest])
+                elif rest in frozen:
+                    found.append(frozen[rest])
+                else:
+                    found.append(txn.get(table, owner + rest))
+        return found
 
     def scan(self, table: str, owner: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """The rows of one owner in order: the rest of the key, from `start` on, and the value.
