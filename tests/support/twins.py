@@ -75,7 +75,7 @@ class Side:
 
     def look(self) -> tuple[dict[str, Seen], dict[str, str]]:
         """Every name below, and of those that were there before which times moved."""
-        found = {".": os.lstat(self.here), **{path: status for path, status in _walk(self.here)}}
+        found = {".": os.lstat(self.here), **dict(_walk(self.here))}
         first: dict[int, str] = {}
         seen, moved, times = {}, {}, {}
         for path in sorted(found):

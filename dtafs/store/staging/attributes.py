@@ -47,7 +47,7 @@ def set_attributes(
     elif drop_set_id or ((uid is not None or gid is not None) and row.kind != Kind.DIRECTORY):
         lost = SETUID | (SETGID if row.mode & GROUP_EXECUTE else 0)
         fields["mode"] = row.mode & ~lost
-    if fields or ctime_ns is not None:
+    if fields or size is None or ctime_ns is not None:
         fields["ctime_ns"] = now_ns if ctime_ns is None else ctime_ns
     row = op.change(row, **fields)
     op.commit()

@@ -150,7 +150,9 @@ class Overlay:
         missing = [ino for ino in inos if ino not in found]
         if missing:
             data = self.tables.get_all("inode", self.prefix, [number(ino) for ino in missing])
-            found |= {i: decode_inode(d) for i, d in zip(missing, data, strict=True) if d is not None}
+            found |= {
+                i: decode_inode(d) for i, d in zip(missing, data, strict=True) if d is not None
+            }
         return found
 
     def node(self, ino: int) -> Node:

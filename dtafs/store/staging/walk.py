@@ -16,7 +16,6 @@ from dtafs.core.values import NOTHING_BELOW, SEALABLE, Entry, Kind, Totals
 from dtafs.store.staging.overlay import Overlay, epoch_of
 from dtafs.store.staging.rows import Dentry, InodeRow, decode_dentry
 
-
 LOOKED_UP_AT_ONCE = 256
 """Rows are looked up so many together, which takes a third of the time; the rest is memory."""
 
