@@ -17,24 +17,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dtafs.core.names import check_dataset_name, check_tag
 from dtafs.errors import NotFoundError, UsageError
-from dtafs.services.client import RemoteSession, connect_to_daemon
+from dtafs.services.client import open_session
 from dtafs.store import lake as store
 from dtafs.store.handle import Handle, handle_of
 from dtafs.store.index import VersionRow
 from dtafs.store.places import default_lake_path
 from dtafs.store.reading import VersionPath
-from dtafs.store.session import Session, actor_here
 from dtafs.store.trim import trim_dataset
 
-__all__ = ["Dataset", "Lake", "Transform", "Version", "VersionPath", "open_session"]
+if TYPE_CHECKING:
+    from dtafs.services.client import AnySession
 
-AnySession = Session | RemoteSession
+__all__ = ["Dataset", "Lake", "Transform", "Version", "VersionPath"]
 
 PROGRAM = "python"
 WRITER_WAIT_S = 10.0
@@ -42,22 +42,6 @@ WRITER_WAIT_S = 10.0
 CHUNK_BYTES = 8 * 1024 * 1024
 
 StrPath = str | os.PathLike[str]
-
-
-@contextlib.contextmanager
-def open_session(path: Path, program: str, wait_s: float) -> Iterator[AnySession]:
-    """What changes the lake at `path`: the daemon that has it mounted, else this process.
-
-    Without a daemon the lake is locked while the block runs; BusyError names who else has it after
-    `wait_s`.
-    """
-    remote = connect_to_daemon(path, program)
-    if remote is not None:
-        with remote:
-            yield remote
-        return
-    with handle_of(path).writing(wait_s) as lake:
-        yield Session(lake, actor_here(program))
 
 
 def _program() -> str:

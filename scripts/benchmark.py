@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from scripts import sample_data
-from scripts.contenders import Borg, Contender, Mounted, Put, Restic, run
+from scripts.contenders import Borg, Contender, Mounted, Put, PutOnce, Restic, run
 from scripts.mount_figures import large_tree, many_versions, small_changes, watching_memory
 
 Row = tuple[str, ...]
@@ -78,6 +78,7 @@ def measure_set(name: str, trees: list[Path], directory: Path) -> tuple[list[Row
     mounted = Mounted(directory)
     contenders: list[Contender] = [
         Put(directory),
+        PutOnce(directory),
         mounted,
         Restic(directory),
         Borg(directory, "zstd,1"),

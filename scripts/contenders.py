@@ -24,9 +24,11 @@ BIN = Path(sys.executable).parent
 def run(*command: object, env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
     """Run a command to its end and return its stdout; raises CalledProcessError, stderr shown."""
     words = [os.fspath(word) if isinstance(word, Path) else str(word) for word in command]
+    inherited = dict(os.environ)
+    inherited.pop("PYTHONDONTWRITEBYTECODE", None)  # installed programs have their bytecode
     done = subprocess.run(
         words,
-        env={**os.environ, **(env or {})},
+        env={**inherited, **(env or {})},
         cwd=cwd,
         check=False,
         stdin=subprocess.DEVNULL,
@@ -143,6 +145,21 @@ class Put:
 
     def close(self) -> None:
         """Nothing runs in the background."""
+
+
+class PutOnce(Put):
+    """dtafs without a mount, in one process: `dtafsctl put --commit`."""
+
+    name = "dtafs put --commit"
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory / "once")
+
+    def add(self, tree: Path) -> dict[str, float]:
+        self._count += 1
+        words = ("put", DATASET, f"{tree}/.", "--delete", "--commit", f"v{self._count}")
+        seconds = timed(lambda: self.ctl(*words))
+        return {"ingest": seconds}
 
 
 class Mounted:

@@ -11,12 +11,13 @@ from typing import IO, Any, NoReturn
 
 import click
 
-from dtafs.errors import EXIT_INTERRUPTED, DtafsError, StorageError, error_of_kind, outcome_of
+from dtafs.cli.base import run_program
+from dtafs.errors import DtafsError, StorageError, error_of_kind, from_os_error, outcome_of
 
 LOG_MAX_BYTES = 10 * 1024 * 1024
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
-PATH = click.Path(path_type=Path)
+PATH = click.Path(path_type=Path, readable=False)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -117,7 +118,9 @@ def _be_daemon(lake: Path, serve: Callable[[Callable[[], None]], None], writing:
         _redirect(lake)
         serve(lambda: tell({"ready": True}))
         code = 0
-    except DtafsError as error:
+    except (DtafsError, OSError) as error:
+        if isinstance(error, OSError):
+            error = from_os_error(error, "the daemon met")
         tell({"error": {"kind": outcome_of(error).kind, "message": str(error)}})
         code = outcome_of(error).exit_code
     except BaseException:
@@ -151,19 +154,8 @@ def _log_path(lake: Path) -> Path:
 
 
 def main() -> None:
-    """Run the command; exit codes are those of `dtafs.errors.OUTCOMES`."""
-    try:
-        cli.main(prog_name="dtafs", standalone_mode=False)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(EXIT_INTERRUPTED)
-    except DtafsError as error:
-        click.echo(f"dtafs: {error}", err=True)
-        sys.exit(outcome_of(error).exit_code)
+    """The entry point."""
+    sys.exit(run_program(cli, "dtafs"))
 
 
 if __name__ == "__main__":

@@ -16,16 +16,39 @@ from dtafs.cli.words import change_lines, count_text, totals_line
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
 @click.option("--into", default="", metavar="DIR", help="Directory in the dataset to put them in.")
 @click.option("--delete", is_flag=True, help="Remove from staged directories what PATH lacks.")
+@click.option("--commit", "message", metavar="MESSAGE", help="Commit as well, with this message.")
+@click.option("--tag", "tags", multiple=True, help="With --commit: a tag; may be repeated.")
 @standard
-def put(call: Call, dataset: str, paths: tuple[str, ...], into: str, delete: bool) -> None:
+def put(
+    call: Call,
+    dataset: str,
+    paths: tuple[str, ...],
+    into: str,
+    delete: bool,
+    message: str | None,
+    tags: tuple[str, ...],
+) -> None:
     """Stage files and directories, with all their attributes, without a mount.
 
     As with `cp -a`, PATH arrives under its own last name; `PATH/.` puts what is in PATH, and with
-    --delete staging becomes a mirror of it.
+    --delete staging becomes a mirror of it. With --commit everything staged is sealed as the next
+    version, unless something of PATH could not be staged.
     """
+    if tags and message is None:
+        raise click.UsageError("--tag belongs to --commit")
+    facts = None
     with call.progress() as report, call.session() as session:
         done = session.put(dataset, paths, into, delete, progress=report)
-    call.answer(done, [_put_line(done)])
+        if message is not None:
+            facts = session.commit(dataset, message, tags, progress=report)
+    if facts is None:
+        call.answer(done, [_put_line(done)])
+    else:
+        call.answer({**facts, "put": done}, [_put_line(done), _version_line(facts)])
+
+
+def _version_line(facts: dict[str, Any]) -> str:
+    return f"{facts['id']} {facts['sha256']}"
 
 
 def _put_line(done: dict[str, Any]) -> str:
@@ -69,7 +92,7 @@ def commit(
         facts = session.commit(
             dataset, message, tags, allow_empty=allow_empty, wait=wait, progress=report
         )
-    call.answer(facts, [f"{facts['id']} {facts['sha256']}"])
+    call.answer(facts, [_version_line(facts)])
 
 
 @click.command()

@@ -15,11 +15,18 @@ from dtafs.fs.area import refuse
 from dtafs.fs.xattrs import MESSAGE, TAGS
 
 
-class Draft(Struct):
+class Draft(Struct, frozen=True):
     """What the next commit of one dataset says."""
 
     message: bytes | None = None
     tags: bytes | None = None
+
+    def text(self) -> str | None:
+        """The message; UsageError for one that is no text."""
+        try:
+            return None if self.message is None else self.message.decode()
+        except UnicodeDecodeError:
+            raise UsageError("the message is not valid UTF-8") from None
 
     def tag_list(self) -> tuple[str, ...]:
         """The tags, checked; UsageError for one that cannot be a tag."""
@@ -59,13 +66,18 @@ class Drafts:
         return value
 
     def set(self, dataset: str, name: bytes, value: bytes | None) -> bool:
-        """Set or (None) remove an attribute; False when the name means nothing here."""
-        draft = self.of(dataset)
+        """Set or (None) remove an attribute; False when the name means nothing here.
+
+        UsageError, and no change, for a value that a commit would refuse.
+        """
+        old = self.of(dataset)
         if name == MESSAGE:
-            draft.message = value
+            new = Draft(value, old.tags)
         elif name == TAGS:
-            draft.tags = value
-            draft.tag_list()
+            new = Draft(old.message, value)
         else:
             return False
+        new.text()
+        new.tag_list()
+        self._drafts[dataset] = new
         return True

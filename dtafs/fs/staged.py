@@ -250,7 +250,15 @@ class StagedArea(Area):
         if home is None:
             staging = await self._nodes.run(self._lake.staging, dataset)
             gate = self._gates.of(dataset)
-            home = Home(dataset, staging, gate, self._nodes, self._lake.disk, self._writes)
+            home = Home(
+                dataset,
+                staging,
+                gate,
+                self._nodes,
+                self._lake.disk,
+                self._writes,
+                self._lake.area.flush,
+            )
             home = self._homes.setdefault(dataset, home)
             staging.on_quiet = partial(self._on_quiet, dataset)
         return home

@@ -6,10 +6,12 @@ What only looks goes on while a commit holds the dataset still; what changes som
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
 import trio
 
+from dtafs.errors import StorageFullError
 from dtafs.fs.area import Emit, OpenDirectory, OpenFile
 from dtafs.fs.attributes import Attributes
 from dtafs.fs.gate import Gate
@@ -26,6 +28,10 @@ T = TypeVar("T")
 WRITE_THREADS = 8
 """Writes and syncs under way at once. Reads have their own: a slow disk queue holds up none."""
 
+WRITTEN_INLINE_BYTES = 64 * 1024
+"""So much goes to the page cache in 20 us, like a record of the journal; the way to a thread and back
+takes 100. Larger writes, and so those of whoever fills the disk, wait in threads."""
+
 DOTS = 2
 """Cookies 1 and 2 follow `.` and `..`; those of `Staging` follow, moved by two."""
 
@@ -41,7 +47,10 @@ class Home:
         nodes: NodeReader,
         disk: Disk,
         writes: trio.CapacityLimiter,
+        make_room: Callable[[], None],
     ) -> None:
+        """`make_room` blocks until what was removed has given its room back to the disk."""
+        self._make_room = make_room
         self.name, self.staging, self.gate = name, staging, gate
         self.nodes, self.disk, self.writes = nodes, disk, writes
 
@@ -53,9 +62,25 @@ class Home:
         """Make a call that changes something, when the gate is open."""
         await self.gate.enter()
         try:
-            return await self.nodes.run(call, *args, **kwargs)
+            try:
+                return await self.nodes.run(call, *args, **kwargs)
+            except StorageFullError:
+                await self.writing(self._make_room)
+                return await self.nodes.run(call, *args, **kwargs)
         finally:
             self.gate.leave()
+
+    async def write(self, fd: int, data: bytes, offset: int) -> None:
+        """Write to a data file, inline what is small."""
+        if len(data) <= WRITTEN_INLINE_BYTES:
+            with suppress(StorageFullError):
+                self.disk.write_content(fd, data, offset)
+                return
+        try:
+            await self.writing(self.disk.write_content, fd, data, offset)
+        except StorageFullError:
+            await self.writing(self._make_room)
+            await self.writing(self.disk.write_content, fd, data, offset)
 
     async def writing(self, call: Callable[..., T], *args: object) -> T:
         """Make a call that blocks on a write, in a thread."""
@@ -84,7 +109,11 @@ class StagedFile(OpenFile):
         await home.gate.enter()
         try:
             fd = await home.nodes.run(staging.begin_write, self._ino)
-            await home.writing(home.disk.write, fd, data, offset)
+            try:
+                await home.write(fd, data, offset)
+            except BaseException:
+                staging.write_failed(self._ino)
+                raise
             await home.nodes.run(staging.wrote, self._ino, offset, len(data), None)
         finally:
             home.gate.leave()

@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 
 import trio
 
-from dtafs.core.names import version_name
+from dtafs.core.names import STAGING, version_name
 from dtafs.core.values import Actor, Source, Transform
-from dtafs.errors import BusyError, ConflictError, UsageError
+from dtafs.errors import BusyError, ConflictError, RefusedError
 from dtafs.fs.area import Caller
 from dtafs.fs.drafts import Drafts
 from dtafs.fs.gate import Gates
 from dtafs.fs.staged import program_of
+from dtafs.services.mountpoints import daemon_of, mounts
 from dtafs.store.commit import finish, prepare
 from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
@@ -28,6 +29,8 @@ from dtafs.store.progress import Report
 from dtafs.store.session import Session, actor_here
 
 T = TypeVar("T")
+Waiting = Callable[[], bool]
+"""Whether the client that asked for something is still there to hear of it."""
 
 POLL_S = 0.02
 """How often a commit looks whether the writers have closed their files."""
@@ -57,9 +60,15 @@ class Changes:
         self._steps = trio.CapacityLimiter(CHANGES_AT_ONCE)
         self._callers = trio.CapacityLimiter(CALLERS_AT_ONCE)
 
-    def session(self, actor: Actor, dataset: str, expected: int | None = None) -> DaemonSession:
+    def session(
+        self,
+        actor: Actor,
+        dataset: str,
+        expected: int | None = None,
+        waiting: Waiting = lambda: True,
+    ) -> DaemonSession:
         """A session for calls on one dataset, to be used in a thread."""
-        return DaemonSession(self, actor, dataset, expected)
+        return DaemonSession(self, actor, dataset, expected, waiting)
 
     def turn(self, dataset: str) -> trio.Lock:
         """Whose turn it is to seal files of a dataset: a commit's, or the background's."""
@@ -85,35 +94,42 @@ class Changes:
     async def commit_as(self, dataset: str, number: int, caller: Caller) -> None:
         """Commit staging as version `number`, with the message and tags that were set on it."""
         draft = self.drafts.of(dataset)
-        message = os.fsdecode(draft.message or COMMIT_MESSAGE.encode())
+        message = draft.text() or COMMIT_MESSAGE
         actor = actor_here(program_of(caller.pid), caller.uid)
         session = self.session(actor, dataset, number)
         self.check_number(dataset, number)
         await self._call(session.commit, dataset, message, draft.tag_list())
 
     def check_number(self, dataset: str, number: int) -> None:
-        """ConflictError or UsageError unless `number` is the next version's."""
+        """ConflictError or RefusedError unless `number` is the next version's.
+
+        Not EINVAL: mv(1) would say of that that a directory was moved below itself.
+        """
         following = self.lake.dataset(dataset).newest + 1
         if number < following:
             raise ConflictError(f"{dataset}:{version_name(number)} exists already")
         if number > following:
-            raise UsageError(f"the next version of {dataset!r} is {version_name(following)}")
+            raise RefusedError(f"the next version of {dataset!r} is {version_name(following)}")
 
     async def seal(
         self,
         dataset: str,
         chunk: Callable[[], object],
         complete: Callable[[], VersionRow],
-        wait: bool,
+        wait: Waiting | None,
         expected: int | None,
     ) -> VersionRow:
-        """Commit: `chunk` while staging is in use, `complete` while it holds still."""
+        """Commit: `chunk` while staging is in use, `complete` while it holds still.
+
+        `wait` is None for a commit that open writers refuse after a short patience; otherwise it
+        says whether somebody still waits for them to close. Waiting holds up nobody else.
+        """
         self.committing.add(dataset)
         try:
-            async with self.turn(dataset):
-                await self._thread(chunk)
-                while True:
-                    await self._await_writers(dataset, wait)
+            while True:
+                await self._await_writers(dataset, wait)
+                async with self.turn(dataset):
+                    await self._thread(chunk)
                     async with self.gates.of(dataset).closing():
                         if self._writers(dataset):
                             continue
@@ -126,16 +142,19 @@ class Changes:
         finally:
             self.committing.discard(dataset)
 
-    async def _await_writers(self, dataset: str, wait: bool) -> None:
+    async def _await_writers(self, dataset: str, wait: Waiting | None) -> None:
         """Wait for RELEASEs that are under way, or, with `wait`, for every writer to close."""
         patience = trio.current_time() + self.lake.config.mount.writer_wait_s
         while writers := self._writers(dataset):
-            if not wait and trio.current_time() > patience:
-                path, opener = writers[0]
+            path, opener = writers[0]
+            who = f"process {opener.pid} ({opener.program})"
+            if wait is None and trio.current_time() > patience:
                 raise BusyError(
-                    f"{os.fsdecode(path)} is open for writing by process {opener.pid} "
-                    f"({opener.program}); close it, or commit with --wait"
+                    f"{os.fsdecode(path)} is open for writing by {who}; "
+                    "close it, or commit with --wait"
                 )
+            if wait is not None and not wait():
+                raise BusyError(f"nobody waits any more for {who} to close {os.fsdecode(path)}")
             await trio.sleep(POLL_S)
 
     def _writers(self, dataset: str) -> list[Any]:
@@ -144,7 +163,7 @@ class Changes:
     async def discard(self, dataset: str) -> None:
         """Make staging the newest version again."""
         async with self.turn(dataset):
-            await self._await_writers(dataset, wait=False)
+            await self._await_writers(dataset, None)
             async with self.gates.of(dataset).closing():
                 await self._thread(self.lake.staging(dataset).discard)
         self.drafts.clear(dataset)
@@ -175,17 +194,28 @@ class DaemonSession(Session):
     """A session in the daemon, for a thread: what concerns staging goes through the mount."""
 
     def __init__(
-        self, changes: Changes, actor: Actor, dataset: str, expected: int | None = None
+        self,
+        changes: Changes,
+        actor: Actor,
+        dataset: str,
+        expected: int | None,
+        waiting: Waiting,
     ) -> None:
         super().__init__(changes.lake, actor, partial(changes.pass_gate, dataset))
         self._changes = changes
         self._expected = expected
+        self._waiting = waiting
 
     def put(self, dataset: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         try:
             return super().put(dataset, *args, **kwargs)
         finally:
             self._on_loop(partial(self._changes.renewed, dataset))
+
+    def mirrors(self, dataset: str) -> list[str]:
+        mine = [mount for mount in mounts() if daemon_of(mount) == os.getpid()]
+        tops = [mount.mountpoint for mount in mine if mount.lake == self.lake.path]
+        return [os.fspath(place) for top in tops for place in (top, top / dataset / STAGING)]
 
     def discard(self, dataset: str) -> dict[str, Any]:
         row = self.lake.dataset(dataset)
@@ -216,7 +246,8 @@ class DaemonSession(Session):
             transform=transform,
             actor=self.actor,
         )
-        seal = partial(self._changes.seal, dataset, chunk, complete, wait, self._expected)
+        waiting = self._waiting if wait else None
+        seal = partial(self._changes.seal, dataset, chunk, complete, waiting, self._expected)
         return trio.from_thread.run(seal, trio_token=self._changes.token)
 
     def _on_loop(self, call: Callable[[], None]) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from dtafs.errors import StorageError, error_of_kind
 from dtafs.services.protocol import connect, decode_line, encode_line, socket_path
 from dtafs.store.progress import Progress, Report
+
+if TYPE_CHECKING:
+    from dtafs.store.session import Session
+
+    AnySession: TypeAlias = "Session | RemoteSession"
 
 PROGRAM = "dtafsctl"
 
@@ -136,6 +142,25 @@ def connect_to_daemon(lake: Path, program: str = PROGRAM) -> RemoteSession | Non
         return None
     except PermissionError:
         return None  # opening the lake itself then says what is not permitted
+
+
+@contextlib.contextmanager
+def open_session(path: Path, program: str, wait_s: float) -> Iterator[AnySession]:
+    """What changes the lake at `path`: the daemon that has it mounted, else this process.
+
+    Without a daemon the lake is locked while the block runs; BusyError names who else has it after
+    `wait_s`.
+    """
+    remote = connect_to_daemon(path, program)
+    if remote is not None:
+        with remote:
+            yield remote
+        return
+    from dtafs.store.handle import handle_of  # a daemon's client needs nothing of the store
+    from dtafs.store.session import Session, actor_here
+
+    with handle_of(path).writing(wait_s) as lake:
+        yield Session(lake, actor_here(program))
 
 
 def daemon_facts(lake: Path) -> dict[str, Any] | None:

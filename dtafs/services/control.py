@@ -21,6 +21,7 @@ import msgspec
 import trio
 
 from dtafs.errors import DtafsError, RefusedError, UsageError, from_os_error
+from dtafs.services.changes import Waiting
 from dtafs.services.protocol import (
     LINE_MAX_BYTES,
     REPORTING,
@@ -41,8 +42,9 @@ RECEIVE_BYTES = 64 * 1024
 PEER = struct.Struct("3i")
 """struct ucred: pid, uid, gid."""
 
-SessionFor = Callable[[int, str, str], Session]
-"""Makes the session of a user (uid) and program for calls on one dataset ("" for none)."""
+SessionFor = Callable[[int, str, str, Waiting], Session]
+"""Makes the session of a user (uid) and program for calls on one dataset ("" for none); the last
+argument says whether the client still waits."""
 
 
 class ControlServer:
@@ -84,7 +86,7 @@ class ControlServer:
                 log.exception("a request on the control socket failed unexpectedly")
 
     async def answer(
-        self, uid: int, line: bytes, report: Callable[[Progress], None]
+        self, uid: int, line: bytes, report: Callable[[Progress], None], waiting: Waiting
     ) -> dict[str, Any]:
         """The last reply to a request."""
         try:
@@ -94,7 +96,8 @@ class ControlServer:
                 )
             call, program, arguments = decode_call(decode_line(line))
             dataset = arguments.get("dataset", "")
-            session = self._session_for(uid, program, dataset if isinstance(dataset, str) else "")
+            named = dataset if isinstance(dataset, str) else ""
+            session = self._session_for(uid, program, named, waiting)
             method = getattr(session, call)
             if call in REPORTING:
                 arguments["progress"] = report
@@ -104,6 +107,10 @@ class ControlServer:
             return error_message(error)
         except OSError as error:
             return error_message(from_os_error(error, "serving a request"))
+        except Exception as error:
+            log.exception("a request on the control socket failed unexpectedly")
+            text = f"the daemon failed unexpectedly ({error!r}); its log is run/daemon.log"
+            return error_message(DtafsError(text))
 
 
 def _work(method: Callable[..., Any], arguments: dict[str, Any]) -> Any:
@@ -121,6 +128,7 @@ class _Conversation:
     def __init__(self, server: ControlServer, connection: trio.socket.SocketType) -> None:
         self._server, self._connection = server, connection
         self._buffer = bytearray()
+        self._gone = False
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
         self._uid = PEER.unpack(credentials)[1]
 
@@ -131,9 +139,18 @@ class _Conversation:
             with trio.CancelScope() as reporting:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._report, newest)
-                    reply = await self._server.answer(self._uid, line, _keeper(newest))
+                    nursery.start_soon(self._watch)
+                    reply = await self._server.answer(
+                        self._uid, line, _keeper(newest), lambda: not self._gone
+                    )
                     reporting.cancel()
             await self._send(reply)
+
+    async def _watch(self) -> None:
+        """Notice when the client goes away before it has its answer."""
+        with suppress(OSError):
+            if not await self._connection.recv(1, socket.MSG_PEEK):
+                self._gone = True
 
     async def _report(self, newest: list[Progress]) -> None:
         """Pass on the newest progress, at most ten times a second. A client that has gone misses

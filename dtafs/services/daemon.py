@@ -20,7 +20,7 @@ import pyfuse3
 import trio
 from msgspec import Struct
 
-from dtafs.errors import DtafsError, StorageError
+from dtafs.errors import BusyError, ConflictError, DtafsError, StorageError
 from dtafs.fs.attributes import SEALED_TIMEOUT_S
 from dtafs.fs.build import Directories, build_namespace
 from dtafs.fs.drafts import Drafts
@@ -29,8 +29,8 @@ from dtafs.fs.operations import Operations
 from dtafs.fs.top import STAGING_NAME
 from dtafs.services import mountpoints
 from dtafs.services.background import BackgroundSealer, flush_staging
-from dtafs.services.changes import Changes
-from dtafs.services.control import ControlServer
+from dtafs.services.changes import Changes, Waiting
+from dtafs.services.control import ControlServer, SessionFor
 from dtafs.services.protocol import socket_path
 from dtafs.services.status import StatusSources
 from dtafs.store.lake import Lake
@@ -72,8 +72,8 @@ def serve(path: Path, options: MountOptions, ready: Callable[[], None]) -> None:
     options = MountOptions(place, options.allow_other, options.read_only)
     # No daemon says that it is there: whoever has the lake (a command, a daemon that is ending) is
     # done soon.
-    wait_s = 0.0 if mountpoints.daemon_file(path).exists() else HANDOVER_S
-    with Lake.open(path, write=not options.read_only, wait_s=wait_s) as lake:
+    wait_s = 0.0 if os.path.exists(mountpoints.daemon_file(path)) else HANDOVER_S
+    with _opened(path, not options.read_only, wait_s) as lake:
         try:
             trio.run(_Daemon(lake, options, ready).run)
         except BaseExceptionGroup as group:
@@ -81,6 +81,20 @@ def serve(path: Path, options: MountOptions, ready: Callable[[], None]) -> None:
             if expected is None:
                 raise
             raise _first(expected) from None
+
+
+def _opened(path: Path, write: bool, wait_s: float) -> Lake:
+    try:
+        return Lake.open(path, write=write, wait_s=wait_s)
+    except BusyError:
+        for mount in mountpoints.mounts():
+            pid = mountpoints.daemon_of(mount) if mount.lake == path else None
+            if pid is not None:
+                raise ConflictError(
+                    f"the lake {path} is mounted on {mount.mountpoint} already, by process {pid}; "
+                    f"end it with: dtafs umount {mount.mountpoint}"
+                ) from None
+        raise
 
 
 def _limit_arenas() -> None:
@@ -143,9 +157,9 @@ class _Daemon:
         )
         return Operations(namespace, lake.path, SEALED_TIMEOUT_S)
 
-    def _session_for(self, changes: Changes) -> Callable[[int, str, str], Session]:
-        def session_for(uid: int, program: str, dataset: str) -> Session:
-            return changes.session(actor_here(program, uid), dataset)
+    def _session_for(self, changes: Changes) -> SessionFor:
+        def session_for(uid: int, program: str, dataset: str, waiting: Waiting) -> Session:
+            return changes.session(actor_here(program, uid), dataset, waiting=waiting)
 
         return session_for
 

@@ -86,8 +86,14 @@ def check_mountpoint(lake: Path, mountpoint: Path, allow_other: bool) -> Path:
     place = resolved(mountpoint)
     if any(_unescape(fields[4]) == os.fsencode(place) for fields, _, _ in _mountinfo()):
         known = mounted_at(place)
-        what = f"the lake {known.lake} is" if known else "something else is"
-        raise ConflictError(f"{what} mounted on {place} already; end it with: dtafs umount {place}")
+        if known is None:
+            raise ConflictError(
+                f"another file system is mounted on {place}; choose a directory of it"
+            )
+        raise ConflictError(
+            f"the lake {known.lake} is mounted on {place} already; "
+            f"end it with: dtafs umount {place}"
+        )
     if not place.exists():
         raise NotFoundError(f"the mountpoint {place} does not exist; make it with: mkdir {place}")
     place = place.resolve()

@@ -26,7 +26,7 @@ from dtafs.core.format import pack_key
 from dtafs.core.names import check_tag
 from dtafs.core.tree import edit, seal_root
 from dtafs.core.values import Actor, Manifest, Source, Transform
-from dtafs.errors import BusyError, IntegrityError, RefusedError
+from dtafs.errors import BusyError, IntegrityError, RefusedError, StorageFullError
 from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
 from dtafs.store.packs import read_footer
@@ -104,6 +104,7 @@ def finish(
     allow_empty: bool = False,
     sources: tuple[Source, ...] = (),
     transform: Transform | None = None,
+    report: Report | None = None,
 ) -> VersionRow:
     """Make the version. Nothing may write to the dataset's staging meanwhile.
 
@@ -118,7 +119,7 @@ def finish(
     row = lake.dataset(dataset)
     parent = lake.index.version(dataset, row.newest) if row.newest else None
     staging = lake.staging(dataset)
-    built = _build(lake, staging)
+    built = _build(lake, staging, report)
     root, root_bytes = seal_root(built.top)
     unchanged = root == parent.root if parent else not built.top.below.entries
     if unchanged and not allow_empty:
@@ -148,8 +149,14 @@ def finish(
     lake.record(dataset, "committed", msgspec.to_builtins(manifest), actor)
     version = lake.index.version(dataset, manifest.version)
     assert version is not None and version.root == root
-    staging.rebase(version.number, version.root, built.directories)
-    lake.pending.settle(dataset, packs)
+    try:
+        staging.rebase(version.number, version.root, built.directories)
+        lake.pending.settle(dataset, packs)
+    except StorageFullError as error:
+        raise StorageFullError(
+            f"{version.name} is sealed and safe, but staging could not follow ({error}); "
+            "it will when the lake is next opened"
+        ) from error
     return version
 
 
@@ -167,13 +174,13 @@ def commit(
     return finish(lake, dataset, message=message, actor=actor, tags=tags, allow_empty=allow_empty)
 
 
-def _build(lake: Lake, staging: Staging) -> Build:
+def _build(lake: Lake, staging: Staging, report: Report | None) -> Build:
     """The tree of staging, when everything in it is sealed and can be."""
     for _ in range(ATTEMPTS):
         try:
             return staging.build(lake.objects.node, edit)
         except BusyError:  # not sealed yet, or written to since
-            prepare(lake, staging.dataset)
+            prepare(lake, staging.dataset, report)
         except RefusedError:
             problems = [str(problem) for problem in staging.problems()]
             more = f", and there are {len(problems) - 1} more such" if len(problems) > 1 else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 import msgspec
@@ -61,11 +60,15 @@ def _check_names(path: Path, data: dict[str, object], shape: object, prefix: str
 def load_config(path: Path) -> Config:
     """The configuration in a file, or the defaults where there is none; UsageError names a wrong key."""
     try:
-        data = tomllib.loads(path.read_bytes().decode())
+        text = path.read_bytes()
     except FileNotFoundError:
         return Config()
     except OSError as error:
         raise from_os_error(error, "reading the configuration") from error
+    import tomllib  # most lakes have no such file
+
+    try:
+        data = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from None
     _check_names(path, data, Config())

@@ -1,20 +1,29 @@
-"""The gate to `cryptography`: Ed25519 keys of a lake, and the signed envelopes of its log."""
+"""The gate to `cryptography`: Ed25519 keys of a lake, and the signed envelopes of its log.
+
+Its `serialization` takes 9 ms to import, and every command that changes something reads a key. So
+the form in which keys are written is read here, and only what looks different is left to it.
+"""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import stat
 from pathlib import Path
 
 import msgspec
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from dtafs.core.entries import Envelope, encode_envelope, pre_authentication
 from dtafs.core.format import Superblock, superblock_message
 from dtafs.errors import IntegrityError, RefusedError, from_os_error
+
+_PEM_BEGIN, _PEM_END = b"-----BEGIN PRIVATE KEY-----\n", b"\n-----END PRIVATE KEY-----\n"
+_PKCS8_BEGIN = bytes.fromhex("302e020100300506032b657004220420")
+KEY_BYTES = 32
+"""RFC 8410: an Ed25519 key in PKCS #8 is those bytes and so many more."""
 
 
 def key_id(public_key: bytes) -> str:
@@ -32,6 +41,8 @@ class Signer:
     @staticmethod
     def generate() -> tuple[Signer, bytes]:
         """A new key, and the PEM text (PKCS #8, not encrypted) to keep it in."""
+        from cryptography.hazmat.primitives import serialization
+
         key = Ed25519PrivateKey.generate()
         pem = key.private_bytes(
             serialization.Encoding.PEM,
@@ -49,10 +60,8 @@ class Signer:
             pem = path.read_bytes()
         except OSError as error:
             raise from_os_error(error, "reading the signing key") from error
-        try:
-            key = serialization.load_pem_private_key(pem, None)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            key = None
+        raw = _raw_key(pem)
+        key = _any_key(pem) if raw is None else Ed25519PrivateKey.from_private_bytes(raw)
         if not isinstance(key, Ed25519PrivateKey):
             raise IntegrityError(f"the signing key {path} is damaged: restore it from a backup")
         return Signer(key)
@@ -70,6 +79,29 @@ class Signer:
     def seal_superblock(self, block: Superblock) -> Superblock:
         """The superblock with its signature."""
         return msgspec.structs.replace(block, signature=self.sign(superblock_message(block)).hex())
+
+
+def _raw_key(pem: bytes) -> bytes | None:
+    """The private key in a text as `Signer.generate` makes it; None for any other."""
+    if not (pem.startswith(_PEM_BEGIN) and pem.endswith(_PEM_END)):
+        return None
+    try:
+        data = base64.b64decode(pem[len(_PEM_BEGIN) : -len(_PEM_END)], validate=True)
+    except ValueError:
+        return None
+    begin, raw = data[: len(_PKCS8_BEGIN)], data[len(_PKCS8_BEGIN) :]
+    return raw if begin == _PKCS8_BEGIN and len(raw) == KEY_BYTES else None
+
+
+def _any_key(pem: bytes) -> object:
+    """The key in a PEM text of any form, or None."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        return serialization.load_pem_private_key(pem, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None
 
 
 def verify(public_key: bytes, signature: bytes, message: bytes) -> bool:

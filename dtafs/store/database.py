@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import struct
-import subprocess
 import sys
 import threading
 import zlib
@@ -144,7 +143,7 @@ class Database:
         self._growing = False
         self.tables: dict[str, Any] = {}
         file = path / "data.mdb"
-        if not write and not file.exists():
+        if not write and not (file.exists() and file.stat().st_size):
             raise NotFoundError(f"{path} holds no LMDB file; run dtafsctl reindex")
         if _lengthen(file) and not trial:
             try_out(path, tables)
@@ -325,6 +324,8 @@ def _lengthen(file: Path) -> bool:
 
 def try_out(path: Path, tables: Sequence[str]) -> None:
     """Raise IntegrityError unless another process could use the environment."""
+    import subprocess  # hardly ever needed, and 1.5 ms of every command's start
+
     command = [sys.executable, "-m", "dtafs.store.probe", str(path), *tables]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -343,6 +344,11 @@ def _translate(error: lmdb.Error, path: Path) -> DtafsError:
     text = str(error)
     if isinstance(error, lmdb.DiskError) or "No space left" in text:
         return StorageFullError(f"no room for {path}: free some space and try again")
+    if isinstance(error, lmdb.PanicError):
+        return StorageError(
+            f"writing {path} failed before, so that this process cannot use it any more; "
+            "nothing is lost: start it again when the disk is well"
+        )
     if isinstance(error, lmdb.ReadersFullError):
         return BusyError(f"too many processes read {path} at once")
     if isinstance(error, (lmdb.LockError, lmdb.ReadonlyError)) or "Permission denied" in text:
@@ -353,7 +359,6 @@ def _translate(error: lmdb.Error, path: Path) -> DtafsError:
             lmdb.CorruptedError,
             lmdb.InvalidError,
             lmdb.PageNotFoundError,
-            lmdb.PanicError,
             lmdb.PageFullError,
             lmdb.BadTxnError,
             lmdb.IncompatibleError,

@@ -25,6 +25,11 @@ from dtafs.errors import ConflictError, IntegrityError, NotFoundError, from_os_e
 
 Buffer = bytes | bytearray | memoryview
 
+RESERVED_BYTES = 16 << 20
+RESERVED_SHARE = 16
+"""Content leaves this much of the disk free, or a 16th of a small disk: removing a file has to be
+recorded before its room is free, and so on a disk that is full to the last byte nothing could go."""
+
 
 @contextlib.contextmanager
 def translated(doing: str) -> Iterator[None]:
@@ -45,7 +50,7 @@ class TempFile:
 
     def write(self, data: Buffer) -> None:
         """Append `data`."""
-        self._disk.write(self._fd, data, self.size)
+        self._disk.write_content(self._fd, data, self.size)
         self.size += len(data)
 
     def read(self, offset: int, size: int) -> bytes:
@@ -80,6 +85,21 @@ class Disk:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._names = itertools.count()
+
+    def write_content(self, fd: int, data: Buffer, offset: int) -> None:
+        """As `write`, for what may be large: StorageFullError when it would use up the reserve."""
+        self.check_room(fd, len(data))
+        self.write(fd, data, offset)
+
+    def check_room(self, where: int | Path, size: int = 0) -> None:
+        """Raise StorageFullError unless `size` bytes more leave the disk its reserve."""
+        with translated("asking for the free space"):
+            found = os.statvfs(where)
+        free = found.f_bfree if os.geteuid() == 0 else found.f_bavail
+        reserved = min(RESERVED_BYTES, found.f_blocks * found.f_frsize // RESERVED_SHARE)
+        if free * found.f_frsize < size + reserved:
+            error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise from_os_error(error, "writing")
 
     # Primitives: a simulated disk overrides these and nothing else.
 

@@ -49,6 +49,9 @@ def _begun(path: Path) -> bool:
 
 def check_place_for_new(path: Path) -> None:
     """Raise UsageError or ConflictError unless a lake can be made in this directory."""
+    for above in path.parents:
+        if (above / ".dtafs" / "catalog.sqlite").exists():
+            raise UsageError(f"{path} lies in the mount of a lake; make a lake somewhere else")
     if not os.path.lexists(path):
         return
     if not path.is_dir():

@@ -19,8 +19,9 @@ each dataset's log.
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ import msgspec
 from msgspec import Struct
 
 from dtafs.core.entries import LogEntry, decode_manifest, manifest_hash
+from dtafs.core.names import DATASET_NAME_MAX_BYTES
 from dtafs.core.values import Actor, Manifest
 from dtafs.errors import IntegrityError
 from dtafs.store.database import Database, Txn
@@ -180,6 +182,12 @@ class Index:
             value = txn.get("chunk", chunk)
         return None if value is None else decode_place(value)
 
+    def places_of(self, chunks: Iterable[bytes]) -> dict[bytes, Place]:
+        """Where those of several chunks lie that are known."""
+        with self.database.read() as txn:
+            rows = [(chunk, txn.get("chunk", chunk)) for chunk in chunks]
+        return {chunk: decode_place(value) for chunk, value in rows if value is not None}
+
     def places(self) -> Iterator[tuple[bytes, Place]]:
         """Every chunk with its place, sorted by id; the txn lasts as long as the iteration."""
         with self.database.read() as txn:
@@ -218,7 +226,10 @@ class Index:
 
 
 def _get_dataset(txn: Txn, name: str) -> DatasetRow | None:
-    value = txn.get("dataset", name.encode())
+    key = os.fsencode(name)  # any name may be asked for, also one that is not UTF-8
+    if not 0 < len(key) <= DATASET_NAME_MAX_BYTES:
+        return None
+    value = txn.get("dataset", key)
     return None if value is None else _decode_dataset(value)
 
 

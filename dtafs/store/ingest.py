@@ -9,7 +9,7 @@ directory. Symlinks are kept as such. Names of one file within one call stay har
 links. With `delete`, names that a staged directory has and its source has not are removed.
 
 A file that changes while it is read is read again, `READS_MAX` times in all. What cannot be staged
-(such a file, one that may not be read, a socket, a device, a directory that is the lake itself) is
+(such a file, one that may not be read, a socket, a device, the lake itself or its mount) is
 left out and named at the end in one error; everything else is staged by then.
 """
 
@@ -74,11 +74,13 @@ class Ingest:
         on_staging: OnStaging[Any],
         report: Report | None = None,
         read_bytes: int = 0,
+        mirrors: Sequence[str] = (),
     ) -> None:
+        """`mirrors` are directories that show the lake: staging them would never end."""
         from dtafs.store.sealing import BUFFER_BYTES, Sealer
 
         self._staging, self._on_staging = staging, on_staging
-        self._lake_place = identity(os.stat(lake.path))
+        self._own_places = {identity(os.stat(place)) for place in [os.fspath(lake.path), *mirrors]}
         self._now_ns = lake.now_ns
         self._meter = Meter(report, Progress("put"))
         self._sealer = Sealer(lake, dataset, self._meter, read_bytes or BUFFER_BYTES)
@@ -132,7 +134,7 @@ class Ingest:
             if kind != Kind.DIRECTORY:
                 self._take(source)
                 continue
-            if identity(source.status) == self._lake_place:
+            if identity(source.status) in self._own_places:
                 self._refuse(UsageError(f"{quoted(path)} is the lake itself"))
                 continue
             self._enter(source, set(names))

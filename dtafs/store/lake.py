@@ -226,9 +226,10 @@ class Lake:
         return self.index.datasets()
 
     def dataset(self, name: str) -> DatasetRow:
-        """A dataset; NotFoundError names the nearest that exists."""
+        """A dataset; NotFoundError names the nearest that exists, UsageError what no name can be."""
         row = self.index.dataset(name)
         if row is None:
+            check_dataset_name(name)
             near = suggest(name, (d.name for d in self.index.datasets()))
             raise NotFoundError(f"there is no dataset {name!r}{near}")
         return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -48,8 +49,9 @@ class WriterLock:
 
     def note(self, what: str) -> None:
         """Say what this process does with the lake; also after a fork, which keeps the lock."""
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, json.dumps({"pid": os.getpid(), "what": what}).encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk; the lock holds all the same
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, json.dumps({"pid": os.getpid(), "what": what}).encode(), 0)
 
     def _holder(self) -> str:
         try:

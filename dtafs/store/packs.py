@@ -30,7 +30,7 @@ from dtafs.core.format import (
     encode_pack_header,
     pack_key,
 )
-from dtafs.errors import DtafsError, IntegrityError
+from dtafs.errors import DtafsError, IntegrityError, RefusedError
 from dtafs.store.durable import Disk, TempFile, open_for_reading, read_at
 
 ZSTD_PARAMETERS = zstandard.ZstdCompressionParameters.from_level(1)
@@ -185,6 +185,8 @@ class PackFiles:
             if found is None:
                 try:
                     found = _OpenPack(open_for_reading(self._root / pack_key(pack)))
+                except RefusedError:
+                    raise  # nothing is wrong with the pack
                 except DtafsError as error:
                     raise IntegrityError(f"pack {pack.hex()} cannot be read: {error}") from None
                 self._open[pack] = found
@@ -223,6 +225,8 @@ def read_footer(root: Path, pack: bytes) -> Pack:
     """What a pack holds, from its footer; IntegrityError, naming the pack, when it is damaged."""
     try:
         fd = open_for_reading(root / pack_key(pack))
+    except RefusedError:
+        raise  # nothing is wrong with the pack
     except DtafsError as error:
         raise IntegrityError(f"pack {pack.hex()} cannot be read: {error}") from None
     try:

@@ -16,7 +16,7 @@ still in staging.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -57,6 +57,13 @@ class Pending:
             else:
                 value = next((value for _key, value in txn.scan("chunk", chunk)), None)
         return None if value is None else decode_place(value)
+
+    def places_of(self, chunks: Iterable[bytes], dataset: str) -> dict[bytes, Place]:
+        """Where those of several chunks lie that a dataset's uncommitted work has stored."""
+        owner = dataset.encode()
+        with self._database.read() as txn:
+            rows = [(chunk, txn.get("chunk", chunk + owner)) for chunk in chunks]
+        return {chunk: decode_place(value) for chunk, value in rows if value is not None}
 
     def packs(self, dataset: str) -> list[bytes]:
         """The packs of a dataset's staging."""

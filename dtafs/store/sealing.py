@@ -1,9 +1,11 @@
 """Turning files into contents: chunk, hash, deduplicate, compress, pack; on all cores.
 
-Two kinds of threads work side by side, since hashlib, pyfastcdc and zstandard all release the GIL:
-*scanners* read a file, cut and hash it, and gather the chunks that the lake lacks into frames;
-*compressors* encode a frame and append it to the open pack. A bounded number of frames is under way,
-so memory does not grow with the input.
+One thread a core, since hashlib, pyfastcdc and zstandard all release the GIL, and two kinds of tasks
+for them: *scanning* reads a batch of files, cuts and hashes them, and gathers the chunks that the lake
+lacks into frames; *compressing* encodes a frame and appends it to the open pack. A scanner compresses
+a frame itself while all threads scan, and hands it over otherwise: so the cores are busy with one large file
+as with many small ones, and no more threads than cores want the GIL (twice as many took 15 % longer).
+A bounded number of frames is under way, so memory does not grow with the input.
 
 What a crash leaves: packs that were finished are durable and noted as pending; a pack that was not
 is gone, and the files whose chunks it held are still unsealed. A content is handed out by `flush`
@@ -88,8 +90,9 @@ class Sealer:
         threads = lake.config.ingest.threads or os.cpu_count() or 2
         self._lake, self._dataset, self._meter = lake, dataset, meter
         self._buffer_bytes = min(max(buffer_bytes, BUFFER_MIN_BYTES), BUFFER_MAX_BYTES)
-        self._scanners = ThreadPoolExecutor(threads, "dtafs-scan")
-        self._compressors = ThreadPoolExecutor(threads, "dtafs-compress")
+        self._threads = threads
+        self._workers = ThreadPoolExecutor(threads, "dtafs-seal")
+        self._scanning = 0
         self._frames = threading.Semaphore(4 * threads)
         self._batches = threading.Semaphore(2 * threads)
         self._batch: list[_Job] = []
@@ -121,7 +124,9 @@ class Sealer:
             batch, self._batch, self._batch_bytes = self._batch, [], 0
             self._batches.acquire()
             self._tasks = [task for task in self._tasks if not task.done()]
-            self._tasks.append(self._scanners.submit(self._scan, batch))
+            with self._lock:
+                self._scanning += 1
+            self._tasks.append(self._workers.submit(self._scan, batch))
 
     def flush(self) -> list[Sealed]:
         """Wait until all that was submitted is durable; the outcomes, in no particular order.
@@ -148,8 +153,7 @@ class Sealer:
         """Stop the threads; what was not flushed is dropped."""
         self._batch.clear()
         self._failure = self._failure or StorageError("sealing was interrupted")
-        self._scanners.shutdown(cancel_futures=True)
-        self._compressors.shutdown()
+        self._workers.shutdown(cancel_futures=True)
         for writer in self._writers.values():
             writer.discard()
 
@@ -163,7 +167,7 @@ class Sealer:
         except DtafsError as error:
             self._failure = self._failure or error
 
-    # In scanner threads
+    # In worker threads
 
     def _scan(self, batch: list[_Job]) -> None:
         gather = _Gatherer(self, PackKind.CONTENT, FRAME_BYTES)
@@ -177,6 +181,8 @@ class Sealer:
             self._failure = self._failure or StorageError(f"sealing failed: {error!r}")
             raise
         finally:
+            with self._lock:
+                self._scanning -= 1
             self._batches.release()
 
     def _scan_file(self, job: _Job, gather: _Gatherer) -> None:
@@ -220,13 +226,13 @@ class Sealer:
             size += end - kept
             if self._meter is not None and end > kept:
                 self._meter(0, end - kept)
-            done = 0
-            for chunk in chunker.cuts(buffer[:end], final):
-                digest, span = gather.take(chunk)
-                spans.append(span)
-                done += len(chunk)
+            chunks = list(chunker.cuts(buffer[:end], final))
+            digests = [hashlib.sha256(chunk).digest() for chunk in chunks]
+            spans += gather.take(digests, chunks)
             if final:
+                digest = digests[-1] if digests else digest
                 break
+            done = sum(map(len, chunks))
             kept = end - done
             buffer[:kept] = buffer[done:end]
         if whole is not None:
@@ -245,46 +251,52 @@ class Sealer:
     def add_nodes(self, nodes: dict[bytes, bytes]) -> None:
         """Pack metadata nodes that the lake lacks; durable at the next flush."""
         gather = _Gatherer(self, PackKind.METADATA, NODE_FRAME_BYTES)
-        for node, data in nodes.items():
-            gather.add(node, memoryview(data))
+        gather.add(list(nodes), [memoryview(data) for data in nodes.values()])
         gather.close_frame()
 
-    def claim(self, chunk: bytes) -> bool:
-        """Whether the caller is the one to store a chunk: nobody has it, or is storing it."""
-        with self._lock:
-            if chunk in self._claimed:
-                return False
-        if self._known(chunk):
-            return False
-        with self._lock:
-            if chunk in self._claimed:
-                return False
-            self._claimed.add(chunk)
-            return True
+    def claim(self, chunks: list[bytes]) -> set[bytes]:
+        """Those chunks that the caller is the one to store: nobody has them, or is storing them.
 
-    def _known(self, chunk: bytes) -> bool:
-        """Whether a chunk is safe to rely on: what another dataset only staged may be discarded."""
+        Many at once, because a lookup costs less than the txn for it, and each gives the GIL away.
+        """
+        with self._lock:
+            unclaimed = [chunk for chunk in chunks if chunk not in self._claimed]
+        fresh = set(unclaimed) - self._known(unclaimed) if unclaimed else set()
+        with self._lock:
+            fresh -= self._claimed
+            self._claimed |= fresh
+        return fresh
+
+    def _known(self, chunks: list[bytes]) -> set[bytes]:
+        """The chunks that are safe to rely on: what another dataset only staged may be discarded."""
         assert self._lake.pending is not None
-        place = self._lake.index.place(chunk)
-        if place is not None and self._present(place.pack):
-            return True
-        place = self._lake.pending.place(chunk, self._dataset)
-        return place is not None and self._present(place.pack)
+        places = self._lake.index.places_of(chunks)
+        known = {chunk for chunk, place in places.items() if self._present(place.pack)}
+        rest = [chunk for chunk in chunks if chunk not in known]
+        if rest:
+            places = self._lake.pending.places_of(rest, self._dataset)
+            known |= {chunk for chunk, place in places.items() if self._present(place.pack)}
+        return known
 
     def store_frame(self, kind: PackKind, plain: bytes, chunks: tuple[Chunk, ...]) -> None:
-        """Compress a frame and append it to the open pack, in a compressor thread."""
-        self._frames.acquire()
+        """Compress a frame and append it to the open pack, here while nobody else has time."""
+        if self._scanning >= self._threads or not self._frames.acquire(blocking=False):
+            self._compress(kind, plain, chunks)
+            return
 
         def compress() -> None:
             try:
-                with self._caught():
-                    if self._failure is None:
-                        codec, stored = encode_frame(plain)
-                        self._writers[kind].append(stored, len(plain), codec, chunks)
+                self._compress(kind, plain, chunks)
             finally:
                 self._frames.release()
 
-        self._writers[kind].track(self._compressors.submit(compress))
+        self._writers[kind].track(self._workers.submit(compress))
+
+    def _compress(self, kind: PackKind, plain: bytes, chunks: tuple[Chunk, ...]) -> None:
+        with self._caught():
+            if self._failure is None:
+                codec, stored = encode_frame(plain)
+                self._writers[kind].append(stored, len(plain), codec, chunks)
 
     @property
     def lake(self) -> Lake:
@@ -313,22 +325,24 @@ class _Gatherer:
         self._chunks: list[Chunk] = []
         self._size = 0
 
-    def take(self, plain: memoryview) -> tuple[bytes, Span]:
-        """Store a chunk unless the lake has it; the SHA-256 of its bytes, and its span."""
-        digest = hashlib.sha256(plain).digest()
-        chunk = self._sealer.lake.objects.chunk_id(digest)
-        self.add(chunk, plain)
-        return digest, Span(chunk, len(plain))
+    def take(self, digests: list[bytes], chunks: list[memoryview]) -> list[Span]:
+        """Store chunks unless the lake has them; their spans. `digests` are their SHA-256."""
+        ids = [self._sealer.lake.objects.chunk_id(digest) for digest in digests]
+        self.add(ids, chunks)
+        return [Span(chunk, len(plain)) for chunk, plain in zip(ids, chunks, strict=True)]
 
-    def add(self, chunk: bytes, plain: memoryview) -> None:
-        """Store a chunk whose id is known, unless the lake has it."""
-        if not self._sealer.claim(chunk):
-            return
-        if self._size and self._size + len(plain) > self._limit:
-            self.close_frame()
-        self._parts.append(bytes(plain))
-        self._chunks.append(Chunk(chunk, len(plain)))
-        self._size += len(plain)
+    def add(self, ids: list[bytes], chunks: list[memoryview]) -> None:
+        """Store chunks whose ids are known, unless the lake has them."""
+        fresh = self._sealer.claim(ids)
+        for chunk, plain in zip(ids, chunks, strict=True):
+            if chunk not in fresh:
+                continue
+            fresh.remove(chunk)
+            if self._size and self._size + len(plain) > self._limit:
+                self.close_frame()
+            self._parts.append(bytes(plain))
+            self._chunks.append(Chunk(chunk, len(plain)))
+            self._size += len(plain)
 
     def close_frame(self) -> None:
         """Hand the open frame over."""

@@ -24,7 +24,7 @@ import msgspec
 from dtafs.core.names import check_dataset_name, check_tag, format_time
 from dtafs.core.values import Actor, Source, Transform
 from dtafs.errors import BusyError, UsageError, from_os_error
-from dtafs.store.commit import finish, prepare
+from dtafs.store.commit import finish
 from dtafs.store.compare import describe_change, summarise
 from dtafs.store.index import VersionRow
 from dtafs.store.ingest import Ingest
@@ -104,9 +104,14 @@ class Session:
         """
         self.lake.dataset(dataset)
         staging = self.on_staging(lambda: self.lake.staging(dataset))
-        ingest = Ingest(self.lake, dataset, staging, self.on_staging, progress, read_bytes)
+        mirrors = self.mirrors(dataset)
+        ingest = Ingest(self.lake, dataset, staging, self.on_staging, progress, read_bytes, mirrors)
         counts = ingest.run([os.fsencode(path) for path in paths], os.fsencode(into), delete)
         return {"dataset": dataset, **counts}
+
+    def mirrors(self, dataset: str) -> list[str]:
+        """Directories of this host that show the staging of a dataset; the daemon knows some."""
+        return []
 
     def status(self, dataset: str) -> dict[str, Any]:
         """What staging adds, changes and removes against the newest version."""
@@ -202,7 +207,7 @@ class Session:
 
         The daemon overrides this: there, staging is held still by the mount.
         """
-        prepare(self.lake, dataset, progress)
+        # No `prepare`: nobody else could work meanwhile, and what `put` staged is sealed already.
         self._await_writers(dataset, wait)
         return finish(
             self.lake,
@@ -213,6 +218,7 @@ class Session:
             sources=sources,
             transform=transform,
             actor=self.actor,
+            report=progress,
         )
 
     def _await_writers(self, dataset: str, wait: bool) -> None:

@@ -201,6 +201,18 @@ def test_put_takes_relative_paths_from_where_it_is_called(commands: Commands, tr
     assert commands("ls", "D:v1", "x/y") == "a.csv\n"
 
 
+def test_put_can_commit_as_well(commands: Commands, tree: Path) -> None:
+    commands("create", "D")
+    facts = commands.json("put", "D", f"{tree}/.", "--commit", "First", "--tag", "raw")
+    assert (facts["id"], facts["message"], facts["tags"]) == ("D:v1", "First", ["raw"])
+    assert facts["put"]["files"] == facts["files"]
+    assert commands.json("status", "D")["changes"] == []
+    (tree / "a.csv").write_text("later\n")
+    staged, version = commands("put", "D", f"{tree}/.", "--commit", "Second").splitlines()
+    assert staged.startswith("Staged ")
+    assert version == "D:v2 " + commands.json("show", "D:v2")["sha256"]
+
+
 def test_at_a_time(filled: Commands, tree: Path) -> None:
     (tree / "a.csv").write_text("later\n")
     filled("put", "D", f"{tree}/a.csv")

@@ -127,7 +127,7 @@ async def test_commits_that_are_refused(world: World) -> None:
     await world.write("D/staging/y", b"2")
     with pytest.raises(ConflictError):
         await world.rename("D/staging", "D/v1")
-    with pytest.raises(UsageError, match="v2"):
+    with pytest.raises(RefusedError, match="v2"):
         await world.rename("D/staging", "D/v3")
     for name in ("old", "v0", "latest", "V2"):
         with pytest.raises(OSError, match=os.strerror(errno.EPERM)):

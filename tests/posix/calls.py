@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from tests.support.twins import Side, rename_with
 
-BLOCKING = os.O_NONBLOCK
+NEVER_WAIT = os.O_NONBLOCK
 """Opened so that a fifo without a partner does not hold up the test."""
 
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
@@ -131,12 +131,12 @@ def remove_xattr(side: Side, path: str, name: str) -> None:
 
 def try_open(side: Side, path: str, flags: int, mode: int = 0o644) -> None:
     """Open and close."""
-    os.close(os.open(path, flags | BLOCKING, mode))
+    os.close(os.open(path, flags | NEVER_WAIT, mode))
 
 
 def open_as(side: Side, name: str, path: str, flags: int, mode: int = 0o644) -> None:
     """Open and keep open under a name."""
-    side.fds[name] = os.open(path, flags | BLOCKING, mode)
+    side.fds[name] = os.open(path, flags | NEVER_WAIT, mode)
 
 
 def close(side: Side, name: str) -> None:
@@ -178,12 +178,14 @@ def fsync(side: Side, name: str) -> None:
 def fstat(side: Side, name: str) -> tuple[str, int, int, int, int]:
     found = os.fstat(side.fds[name])
     mode = stat.filemode(found.st_mode)
-    return mode, found.st_nlink, found.st_uid, found.st_gid, found.st_size
+    size = 0 if stat.S_ISDIR(found.st_mode) else found.st_size
+    return mode, found.st_nlink, found.st_uid, found.st_gid, size
 
 
 def put_file(side: Side, path: str, data: bytes) -> None:
     """Open with O_TRUNC, write, close."""
-    with open(path, "wb") as stream:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | NEVER_WAIT, 0o666)
+    with open(fd, "wb") as stream:
         stream.write(data)
 
 

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.support.mounts import Mount
+from dtafs.store.lake import Lake
+from tests.support.lakes import assert_sound
+from tests.support.mounts import Mount, mounted
 from tests.support.twins import Twins
 
 
+@pytest.fixture(scope="module")
+def module_mount(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
+    """A mounted lake with an empty dataset D, for all tests of a module."""
+    place = tmp_path_factory.mktemp("posix")
+    Lake.create(place / "lake").close()
+    with mounted(place / "lake", place / "mnt", "--allow-other") as mount:
+        (mount / "D").mkdir()
+        yield mount
+    assert_sound(place / "lake")
+
+
 @pytest.fixture
-def twins(lake_path: Path, mount: Callable[..., Mount], tmp_path: Path) -> Iterator[Twins]:
+def twins(module_mount: Mount, tmp_path: Path) -> Iterator[Twins]:
     """A new directory in staging and one on this machine, both open to everybody."""
-    mounted = mount(lake_path, "--allow-other")
-    (mounted / "D").mkdir()
-    model, tested = tmp_path / "model", mounted / "D/staging/tested"
+    model, tested = tmp_path / "model", module_mount / "D/staging" / tmp_path.name
     before = os.umask(0o022)
     try:
         for top in (model, tested):
             top.mkdir()
             top.chmod(0o777)
-        pair = Twins(model, tested)
-        yield pair
-        pair.close()
+        with closing(Twins(model, tested)) as pair:
+            yield pair
     finally:
-        os.chdir("/")
         os.umask(before)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from dtafs.core.values import Entry, Kind
-from dtafs.errors import BusyError, RefusedError, StorageFullError
+from dtafs.errors import BusyError, RefusedError, StorageError, StorageFullError
 from dtafs.store.staging import Base
+from dtafs.store.staging.placing import Placing
 from dtafs.store.staging.rows import TABLES
 from tests.staging.fakes import CREATOR, Bench
 from tests.staging.model import errno_of
@@ -156,6 +157,41 @@ def test_a_full_disk_changes_nothing(bench: Bench, monkeypatch: pytest.MonkeyPat
     bench.area.close()
 
 
+def test_a_flush_that_cannot_empty_its_journal_is_finished_by_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise StorageError("cannot truncate")
+
+    make(bench, b"first")
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.area.tables._journal, "drop", broken)
+        for _ in range(2):
+            with pytest.raises(StorageError):
+                bench.area.flush()
+    make(bench, b"second")
+    bench.area.flush()
+    bench.area.flush()
+    bench.kill()
+    for name in (b"first", b"second"):
+        assert bench.staging.resolve((name,)) is not None
+    bench.area.close()
+
+
+def test_a_change_is_real_though_the_flush_it_brings_fails(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageFullError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("dtafs.store.staging.tables.LIMIT_ROWS", 1)
+        patched.setattr(bench.area.database, "write", full)
+        make(bench, b"f")
+    assert bench.staging.resolve((b"f",)) is not None
+    bench.area.close()
+
+
 def entry(kind: Kind, ref: bytes = b"", mode: int = 0o640) -> Entry:
     return Entry(b"", kind, mode, 7, 8, 123, 0, b"", ref)
 
@@ -180,6 +216,47 @@ def test_place_and_remove_by_path(bench: Bench) -> None:
     assert staging.remove_path((b"a",), 24)
     assert not staging.remove_path((b"a",), 25)
     assert bench.commit().below.entries == 0
+    bench.area.close()
+
+
+def test_things_are_placed_together(bench: Bench) -> None:
+    staging = bench.staging
+    content = bench.objects.store(b"content")
+    several = [
+        Placing((b"d",), entry(Kind.DIRECTORY, mode=0o700)),
+        Placing((b"d", b"f"), entry(Kind.FILE), content),
+        Placing((b"d", b"below", b"g"), entry(Kind.FILE)),
+        Placing((b"link",), entry(Kind.SYMLINK, b"d")),
+        Placing((b"d", b"f"), entry(Kind.FILE, mode=0o600), content),
+    ]
+    assert not staging.place_all(several, 20)
+    file = staging.resolve((b"d", b"f"))
+    assert file is not None and (file.mode, bench.read(file.ino)) == (0o600, b"content")
+    above = staging.resolve((b"d",))
+    assert above is not None and (above.mode, above.nlink) == (0o700, 3)
+    assert bench.commit().below.entries == 5
+    kept = [Placing((b"d",), entry(Kind.FILE)), Placing((b"new",), entry(Kind.FILE))]
+    assert staging.place_all(kept, 30, over_directories=False) == [(b"d",)]
+    assert bench.commit().below.entries == 6
+    assert not staging.place_all(kept, 31)
+    assert bench.commit().below.entries == 3
+    bench.area.close()
+
+
+def test_what_is_there_as_wanted_leaves_staging_clean(bench: Bench) -> None:
+    staging = bench.staging
+    content = bench.objects.store(b"content")
+    things = [
+        Placing((b"d",), entry(Kind.DIRECTORY)),
+        Placing((b"d", b"e"), entry(Kind.DIRECTORY)),
+        Placing((b"d", b"e", b"f"), entry(Kind.FILE), content),
+        Placing((b"d", b"e"), entry(Kind.DIRECTORY)),
+        Placing((b"d",), entry(Kind.DIRECTORY)),
+    ]
+    staging.place_all(things, 20)
+    bench.commit()
+    staging.place_all(things, 30)
+    assert staging.is_clean()
     bench.area.close()
 
 

@@ -204,3 +204,18 @@ def test_any_history_of_a_file(
             {"seal": bench.seal, "commit": bench.commit, "kill": bench.kill}[step]()
         assert bench.read(ino(bench)) == expected
     bench.area.close()
+
+
+def test_a_size_that_stays_moves_no_time(bench: Bench) -> None:
+    f = ino(bench)
+    before = bench.staging.inode(f)
+    assert bench.staging.truncate(f, before.size, 99) == before
+    after = bench.staging.set_attributes(f, now_ns=99, size=before.size, mode=0o600)
+    assert (after.mtime_ns, after.ctime_ns) == (before.mtime_ns, 99)
+
+
+def test_set_id_bits_go_when_asked(bench: Bench) -> None:
+    f, change = ino(bench), bench.staging.set_attributes
+    for mode, left in ((0o6755, 0o755), (0o6745, 0o2745), (0o644, 0o644)):
+        change(f, now_ns=1, mode=mode)
+        assert change(f, now_ns=2, size=0, drop_set_id=True).mode == left

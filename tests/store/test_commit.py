@@ -133,7 +133,7 @@ class Stop(BaseException):
     """What a crash is to the code that it interrupts."""
 
 
-@pytest.mark.parametrize("step", ["intend", "record", "apply", "rebase", "settle", "drop"])
+@pytest.mark.parametrize("step", ["intend", "record", "apply", "rebase", "settle"])
 def test_a_crash_between_two_steps_is_completed_at_the_next_open(
     lake_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -150,7 +150,6 @@ def test_a_crash_between_two_steps_is_completed_at_the_next_open(
         "apply": (lake.index, "apply"),
         "rebase": (Staging, "rebase"),
         "settle": (lake.pending, "settle"),
-        "drop": (lake.pending, "drop"),
     }[step]
 
     def crash(*_args: object, **_named: object) -> None:

@@ -17,7 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-TICK_S = 0.012
+CLOCK_REALTIME_COARSE = 5
+TICK_S = 1.2 * time.clock_getres(CLOCK_REALTIME_COARSE)
 """More than a tick of the clock that the kernel takes file times from: a time that is set again
 after so long has moved."""
 
@@ -75,7 +76,8 @@ class Side:
 
     def look(self) -> tuple[dict[str, Seen], dict[str, str]]:
         """Every name below, and of those that were there before which times moved."""
-        found = {".": os.lstat(self.here), **dict(_walk(self.here))}
+        os.chdir(self.here)
+        found = dict(_walk())
         first: dict[int, str] = {}
         seen, moved, times = {}, {}, {}
         for path in sorted(found):
@@ -100,7 +102,7 @@ class Side:
             status.st_gid,
             0 if directory else status.st_size,
             status.st_rdev,
-            os.readlink(self.here / path) if link else "",
+            os.readlink(path) if link else "",
             first,
         )
 
@@ -219,13 +221,15 @@ def rename_with(path: str, new_path: str, flags: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _walk(top: Path) -> Iterator[tuple[str, os.stat_result]]:
+def _walk() -> Iterator[tuple[str, os.stat_result]]:
+    """Everything at and below the current directory. Relative paths may be longer."""
+    yield ".", os.lstat(".")
     pending = [""]
     while pending:
         directory = pending.pop()
-        for name in os.listdir(os.path.join(top, directory)):
+        for name in os.listdir(directory or "."):
             path = os.path.join(directory, name)
-            status = os.lstat(os.path.join(top, path))
+            status = os.lstat(path)
             yield path, status
             if stat.S_ISDIR(status.st_mode):
                 pending.append(path)

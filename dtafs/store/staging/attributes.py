@@ -91,6 +91,7 @@ def set_xattr(
         raise failure(errno.ENODATA)
     xattrs[name] = value
     check_xattrs(tuple(xattrs.items()))
+    overlay.shared.data.check_room()
     _put(overlay, ino, xattrs, now_ns)
 
 

@@ -19,25 +19,34 @@ import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec.structs import replace
+
 from dtafs.core.values import Content, Kind
 from dtafs.store.staging import extents
 from dtafs.store.staging.extents import Delta, Extent
 from dtafs.store.staging.operation import Operation
-from dtafs.store.staging.overlay import Overlay, Virtual, failure, kind_of
+from dtafs.store.staging.overlay import Node, Overlay, Virtual, failure, kind_of
 from dtafs.store.staging.rows import (
     FILE_MAX_BYTES,
     NOWHERE,
     PATCHES,
     WHOLE,
+    Inode,
     InodeRow,
     decode_number,
     encode,
     from_number,
+    inode_of_entry,
+    inode_of_row,
     number,
 )
 
 if TYPE_CHECKING:
     from dtafs.store.objects import Objects
+
+
+SPARSE_FROM_BYTES = 64 * 1024
+"""Smaller files are taken to have no holes: asking costs as much as all the rest of a `stat`."""
 
 
 class Piece(NamedTuple):
@@ -99,6 +108,15 @@ class FileData:
 
     def is_open(self, ino: int) -> bool:
         return ino in self._opens
+
+    def shown(self, node: Node) -> Inode:
+        """What `stat` shows of an inode; of a large local file, the holes take no room."""
+        if isinstance(node, Virtual):
+            return inode_of_entry(node.ino, node.entry)
+        shown = inode_of_row(node)
+        if node.local == WHOLE and node.size > SPARSE_FROM_BYTES:
+            return replace(shown, blocks=self._overlay.shared.data.blocks(node.ino))
+        return shown
 
     def _file(self, ino: int) -> InodeRow | Virtual:
         node = self._overlay.node(ino)
@@ -215,14 +233,15 @@ class FileData:
             row, content=content if limit else None, limit=limit, sealed=None, local=NOWHERE
         )
 
+    def write_failed(self, ino: int) -> None:
+        """What a write may have left past the end of a file must not be taken for data later."""
+        self._checked.discard(ino)
+
     def wrote(self, ino: int, offset: int, size: int, now_ns: int | None) -> InodeRow:
         """Record that a range was written to the descriptor of `begin_write`.
 
         `now_ns` None leaves the times: with the kernel's write-back cache, it sets them itself.
-        Size 0 says that the write failed: what it may have left must not be taken for data later.
         """
-        if size == 0:
-            self._checked.discard(ino)
         op = Operation(self._overlay)
         row = op.row(ino)
         end = offset + size

@@ -52,6 +52,18 @@ class DataFiles:
         if fd is not None:
             os.close(fd)
 
+    def check_room(self) -> None:
+        """Raise StorageFullError when the disk has but its reserve left."""
+        self._disk.check_room(self.directory)
+
+    def blocks(self, ino: int) -> int:
+        """How much room a file takes, in units of 512 bytes."""
+        fd = self._fds.get(ino)
+        try:
+            return (os.stat(self.path(ino)) if fd is None else os.fstat(fd)).st_blocks
+        except FileNotFoundError:
+            return 0
+
     def truncate(self, ino: int, size: int) -> None:
         """Cut a file that is longer than `size`; one that is shorter stays so."""
         shared = self._fds.get(ino)

@@ -166,6 +166,7 @@ def make(
     check_name(name)
     if kind == Kind.SYMLINK and not 0 < len(target) <= SYMLINK_MAX:
         raise failure(errno.ENAMETOOLONG if target else errno.ENOENT)
+    overlay.shared.data.check_room()
     op = Operation(overlay)
     parent = op.directory(directory)
     place = look(op, parent, name)
@@ -211,6 +212,7 @@ def count_subdirectory(op: Operation, directory: int, change: int) -> None:
 def link(overlay: Overlay, ino: int, directory: int, name: bytes, now_ns: int) -> InodeRow:
     """Give a file another name."""
     check_name(name)
+    overlay.shared.data.check_room()
     op = Operation(overlay)
     place = look(op, op.directory(directory), name)
     row = op.row(ino)

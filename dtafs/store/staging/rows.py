@@ -180,7 +180,7 @@ def from_number(data: bytes) -> int:
 def inode_of_row(row: InodeRow) -> Inode:
     """What `stat` shows of a row.
 
-    `blocks` counts what holds data as far as that is known: a hole inside a fresh file counts too.
+    `blocks` counts what holds data as far as the row knows: a hole inside a fresh file counts too.
     """
     size, blocks = row.size, 0
     if row.kind == Kind.FILE:

@@ -29,9 +29,9 @@ from dtafs.store.staging.data import FileData, ReadPlan, StagedSource
 from dtafs.store.staging.listing import DirectoryHandle, list_directory
 from dtafs.store.staging.opens import Base, Opener, Opens
 from dtafs.store.staging.operation import Operation
-from dtafs.store.staging.overlay import Node, Overlay, Virtual
+from dtafs.store.staging.overlay import Overlay
 from dtafs.store.staging.placing import Placing, find_path, place, place_all, remove_path
-from dtafs.store.staging.rows import Inode, inode_of_entry, inode_of_row
+from dtafs.store.staging.rows import Inode, inode_of_row
 from dtafs.store.staging.sealing import Build, Edit, Sink
 from dtafs.store.staging.status import status
 from dtafs.store.staging.tidy import Tidier
@@ -45,12 +45,6 @@ __all__ = ["Base", "Opener", "Staging"]
 
 LISTED_AT_ONCE = 64
 NOBODY = Opener()
-
-
-def _shown(node: Node) -> Inode:
-    if isinstance(node, Virtual):
-        return inode_of_entry(node.ino, node.entry)
-    return inode_of_row(node)
 
 
 class Staging:
@@ -100,12 +94,12 @@ class Staging:
         """What a name leads to, or None."""
         with self._lock:
             node = self._overlay.find(parent, name)
-            return None if node is None else _shown(node)
+            return None if node is None else self._files.shown(node)
 
     def inode(self, ino: int) -> Inode:
         """The attributes of an inode; ESTALE for a number that means nothing any more."""
         with self._lock:
-            return _shown(self._overlay.node(ino))
+            return self._files.shown(self._overlay.node(ino))
 
     def remember(self, ino: int, count: int = 1) -> None:
         """The kernel was told of the inode; its number stays valid until it is forgotten."""
@@ -148,7 +142,7 @@ class Staging:
         while True:
             with self._lock:
                 found = islice(list_directory(self._overlay, handle, cookie), LISTED_AT_ONCE)
-                some = [(name, after, _shown(node)) for name, after, node in found]
+                some = [(name, after, self._files.shown(node)) for name, after, node in found]
             yield from some
             if len(some) < LISTED_AT_ONCE:
                 return
@@ -244,7 +238,7 @@ class Staging:
                 ctime_ns=ctime_ns,
                 drop_set_id=drop_set_id,
             )
-            return inode_of_row(row)
+            return self._files.shown(row)
 
     def truncate(self, ino: int, size: int, now_ns: int) -> Inode:
         """Set the size of a file; what is new reads as zeros."""
@@ -295,6 +289,11 @@ class Staging:
         with self._lock:
             return inode_of_row(self._files.wrote(ino, offset, size, now_ns))
 
+    def write_failed(self, ino: int) -> None:
+        """Say, instead of `wrote`, that nothing or only a part was written."""
+        with self._lock:
+            self._files.write_failed(ino)
+
     def fsync(self, ino: int) -> None:
         """Return when the file with its names survives a crash of the machine. Blocks."""
         self._files.sync(ino)
@@ -305,7 +304,7 @@ class Staging:
     def place(self, path: Path, entry: Entry, now_ns: int, content: Content | None = None) -> Inode:
         """`place_all` of one thing; what is there then."""
         with self._lock:
-            return _shown(place(self._overlay, path, entry, now_ns, content))
+            return self._files.shown(place(self._overlay, path, entry, now_ns, content))
 
     def place_all(
         self, things: Sequence[Placing], now_ns: int, over_directories: bool = True
@@ -325,7 +324,7 @@ class Staging:
         """What is at a path (symlinks are not followed), or None."""
         with self._lock:
             node = find_path(self._overlay, path)
-            return None if node is None else _shown(node)
+            return None if node is None else self._files.shown(node)
 
     # Sealing and committing.
 

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 from msgspec import msgpack
 
-from dtafs.errors import IntegrityError
+from dtafs.errors import IntegrityError, StorageError, StorageFullError
 from dtafs.store.database import Database, Txn
 from dtafs.store.durable import Disk
 from dtafs.store.staging.journal import Journal, read_journal
@@ -170,7 +171,9 @@ class Tables:
             if after_flush is not None:
                 self._after.append(after_flush)
         if self._rows >= LIMIT_ROWS:
-            self.flush()
+            # The change is real by now, whatever becomes of the flush; the next one tries again.
+            with suppress(StorageError, StorageFullError):
+                self.flush()
 
     @property
     def changed_rows(self) -> int:
@@ -197,8 +200,8 @@ class Tables:
         self.before_flush()
         self._write(self._frozen, self._frozen_until)
         with self._turn:
-            self._frozen, self._frozen_until = _new_batch(), None
             self._journal.drop()
+            self._frozen, self._frozen_until = _new_batch(), None
         after, self._after_frozen = self._after_frozen, []
         for call in after:
             call()
