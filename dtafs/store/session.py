@@ -107,6 +107,7 @@ class Session:
         mirrors = self.mirrors(dataset)
         ingest = Ingest(self.lake, dataset, staging, self.on_staging, progress, read_bytes, mirrors)
         counts = ingest.run([os.fsencode(path) for path in paths], os.fsencode(into), delete)
+        self.lake.area.sync()  # the sources may be deleted once this has returned
         return {"dataset": dataset, **counts}
 
     def mirrors(self, dataset: str) -> list[str]:

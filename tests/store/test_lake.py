@@ -213,12 +213,25 @@ def test_a_wrong_configuration_key_is_named(lake_path: Path) -> None:
         assert lake.config.cache.frames_mib == 64
 
 
-@pytest.mark.parametrize("file", ["staging/data.mdb", "staging/pending/data.mdb"])
-def test_damaged_staging_is_said_and_can_be_left_behind(lake_path: Path, file: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("staging/data.mdb", b"garbage" * 2000),
+        ("staging/data.mdb", b""),
+        ("staging/data.mdb", None),
+        ("staging/pending/data.mdb", b"garbage" * 2000),
+    ],
+)
+def test_damaged_staging_is_said_and_can_be_left_behind(
+    lake_path: Path, file: str, content: bytes | None
+) -> None:
     with Lake.open(lake_path) as lake:
         lake.create_dataset("D", ANN)
         lake.staging("D")
-    (lake_path / file).write_bytes(b"garbage" * 2000)
+    if content is None:
+        (lake_path / file).unlink()
+    else:
+        (lake_path / file).write_bytes(content)
     with (
         pytest.raises(IntegrityError, match=r"sealed versions are safe.*move .*staging away"),
         Lake.open(lake_path) as lake,

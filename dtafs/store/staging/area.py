@@ -19,9 +19,11 @@ from msgspec.structs import replace
 from dtafs.core.nodes import Fetch
 from dtafs.core.tree import open_root
 from dtafs.core.values import Kind
+from dtafs.errors import IntegrityError
 from dtafs.store.database import Database
 from dtafs.store.durable import Disk
 from dtafs.store.staging.datafiles import DataFiles
+from dtafs.store.staging.journal import FILES as JOURNAL_FILES
 from dtafs.store.staging.opens import Base
 from dtafs.store.staging.overlay import Overlay, names_in
 from dtafs.store.staging.rows import (
@@ -57,6 +59,14 @@ class Creator:
         self.uid, self.gid, self.now_ns, self.mode = uid, gid, now_ns, mode
 
 
+def _refuse_lost_rows(directory: Path) -> None:
+    """Raise IntegrityError when the LMDB file is gone: it was there before any journal was made."""
+    file = directory / "data.mdb"
+    used = any((directory / name).exists() for name in JOURNAL_FILES)
+    if used and (not file.exists() or not file.stat().st_size):
+        raise IntegrityError(f"{file} is missing or empty")
+
+
 class StagingArea:
     """The staging of a lake. One process uses it; closing it leaves everything in LMDB."""
 
@@ -76,6 +86,7 @@ class StagingArea:
         are read. Raises IntegrityError for a damaged journal or LMDB file.
         """
         disk.make_directory(directory, 0o700)
+        _refuse_lost_rows(directory)
         self.objects = objects
         self.fetch: Fetch = fetch if fetch is not None else objects.node
         self.data = DataFiles(disk, directory / "data")
