@@ -3,9 +3,8 @@
 One thread a core, since hashlib, pyfastcdc and zstandard all release the GIL, and two kinds of tasks
 for them: *scanning* reads a batch of files, cuts and hashes them, and gathers the chunks that the lake
 lacks into frames; *compressing* encodes a frame and appends it to the open pack. A scanner compresses
-a frame itself while all threads scan, and hands it over otherwise: so the cores are busy with one large file
-as with many small ones, and no more threads than cores want the GIL (twice as many took 15 % longer).
-A bounded number of frames is under way, so memory does not grow with the input.
+a frame itself while all threads scan, and hands it over otherwise: so the cores are busy with one
+large file as with many small ones, with no more threads than cores (twice as many took 15 % longer).
 
 What a crash leaves: packs that were finished are durable and noted as pending; a pack that was not
 is gone, and the files whose chunks it held are still unsealed. A content is handed out by `flush`
@@ -30,7 +29,7 @@ from dtafs.core.format import Chunk, Codec, PackKind
 from dtafs.core.values import Content, Span
 from dtafs.errors import DtafsError, StorageError, from_os_error
 from dtafs.store.lake import Lake
-from dtafs.store.packs import Pack, PackPresence, PackWriter, encode_frame
+from dtafs.store.packs import FrameEncoder, Pack, PackPresence, PackWriter
 from dtafs.store.progress import Meter
 
 FRAME_BYTES = 256 * 1024
@@ -102,6 +101,7 @@ class Sealer:
         self._results: list[Sealed] = []
         self._claimed: set[bytes] = set()
         self._writers = {kind: _OpenPack(self, kind) for kind in PackKind}
+        self._encoders = {kind: FrameEncoder(kind) for kind in PackKind}
         self._failure: DtafsError | None = None
         self._present = PackPresence(lake.path)
         self._local = threading.local()
@@ -295,7 +295,7 @@ class Sealer:
     def _compress(self, kind: PackKind, plain: bytes, chunks: tuple[Chunk, ...]) -> None:
         with self._caught():
             if self._failure is None:
-                codec, stored = encode_frame(plain)
+                codec, stored = self._encoders[kind].encode(plain)
                 self._writers[kind].append(stored, len(plain), codec, chunks)
 
     @property

@@ -16,12 +16,13 @@ from dtafs.store.config import Cache
 from dtafs.store.durable import Disk
 from dtafs.store.objects import ColdNode, Objects
 from dtafs.store.packs import (
+    TRIAL_FRAMES,
+    FrameEncoder,
     Pack,
     PackFiles,
     PackWriter,
     Place,
     decode_frame,
-    encode_frame,
     hash_pack,
     read_footer,
 )
@@ -37,7 +38,7 @@ def write(disk: Disk, *frames: list[bytes], kind: PackKind = PackKind.CONTENT) -
     writer = PackWriter(disk, kind)
     for chunks in frames:
         plain = b"".join(chunks)
-        codec, stored = encode_frame(plain)
+        codec, stored = FrameEncoder(kind).encode(plain)
         listed = tuple(Chunk(hashlib.sha256(c).digest(), len(c)) for c in chunks)
         writer.add_frame(stored, len(plain), codec, listed)
     return writer.finish()
@@ -160,3 +161,24 @@ def test_many_packs_can_be_read_with_few_descriptors(disk: Disk) -> None:
             assert reader.chunk(hashlib.sha256(b"%d" % i * 20).digest()) == b"%d" % i * 20
         reader.clear()
     assert len(os.listdir("/proc/self/fd")) < before + 140
+
+
+def test_the_level_that_stores_less_is_found() -> None:
+    words = [
+        b'"name":',
+        b'"type":',
+        b'"string",',
+        b'"required":',
+        b"[",
+        b"]",
+        b"{",
+        b"},",
+        b" " * 8,
+    ]
+    json = b"".join(words[i * i % 7] + b"%d" % (i % 97) for i in range(60_000))[:256_000]
+    best = min(len(FrameEncoder(PackKind.CONTENT).encode(json)[1]) for _ in range(1))
+    encoder = FrameEncoder(PackKind.CONTENT)
+    sizes = [len(encoder.encode(json)[1]) for _ in range(TRIAL_FRAMES + 2)]
+    assert set(sizes) == {best}
+    for codec, stored in (encoder.encode(os.urandom(1000)), encoder.encode(b"x" * 1000)):
+        assert decode_frame(stored, 1000, codec)
