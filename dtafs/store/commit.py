@@ -11,7 +11,8 @@ the tree, and logs the version. The order of `finish`, and what a crash leaves a
 5. the packs are pending no more, staging is moved onto the version  the version is there
 
 After 3 or 4 the next open completes the rest (`complete_commit`): the intent tells that what is in
-staging is what was committed.
+staging is what was committed. Where only 5 failed, for want of room, and staging was written to since,
+it stays on the version before: it holds all that was committed and more, and the next commit is right.
 
 Both block and may run in any thread.
 """
@@ -206,13 +207,15 @@ def complete_commit(lake: Lake, dataset: str, number: int, root: bytes) -> None:
         lake.pending.settle(dataset)
         _forget(lake, dataset, packs)
         return
-    built = staging.build(lake.objects.node, edit)
-    if seal_root(built.top)[0] != root:
-        raise IntegrityError(
-            f"staging of {dataset!r} does not match {version.name}, which was made from it; "
-            f"save what it holds and run dtafsctl discard {dataset}"
-        )
-    staging.rebase(version.number, version.root, built.directories)
+    try:
+        built = staging.build(lake.objects.node, edit)
+        same = seal_root(built.top)[0] == root
+    except (BusyError, RefusedError):
+        same = False
+    # Staging that was written to since, because only moving it on had failed, stays as it is: it holds
+    # all of the version and what came after, and the next commit follows the version.
+    if same:
+        staging.rebase(version.number, version.root, built.directories)
     lake.pending.settle(dataset)
     _forget(lake, dataset, packs)
 

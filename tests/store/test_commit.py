@@ -10,7 +10,7 @@ import pytest
 
 from dtafs.core.tree import walk
 from dtafs.core.values import Actor, Entry, Kind
-from dtafs.errors import RefusedError
+from dtafs.errors import RefusedError, StorageFullError
 from dtafs.store import commit as commit_module
 from dtafs.store.commit import commit
 from dtafs.store.index import VersionRow
@@ -222,3 +222,28 @@ def test_a_lost_pack_is_not_relied_on_and_its_chunks_are_stored_again(data_lake:
     second = commit(data_lake, "D", "second", ANN)
     assert files(data_lake, second) == {b"a": data, b"copy": data}
     assert files(data_lake, first) == {b"a": data}
+
+
+@pytest.mark.parametrize("more", [b"", b"4"])
+def test_staging_that_could_not_follow_goes_on(
+    lake_path: Path, monkeypatch: pytest.MonkeyPatch, more: bytes
+) -> None:
+    def full(*_args: object, **_named: object) -> None:
+        raise StorageFullError("no room")
+
+    with Lake.open(lake_path) as lake:
+        lake.create_dataset("D", ANN)
+        write(lake.staging("D"), b"a", b"1")
+        with monkeypatch.context() as patch:
+            patch.setattr(Staging, "rebase", full)
+            with pytest.raises(StorageFullError, match="D:v1 is sealed and safe"):
+                commit(lake, "D", "first", ANN)
+        if more:
+            write(lake.staging("D"), b"b", more)
+    with Lake.open(lake_path) as lake:
+        assert lake.pending is not None and lake.pending.intents() == []
+        assert files(lake, lake.versions("D")[0]) == {b"a": b"1"}
+        write(lake.staging("D"), b"c", b"5")
+        second = commit(lake, "D", "second", ANN)
+        assert second.number == 2
+        assert files(lake, second) == {b"a": b"1", b"c": b"5"} | ({b"b": more} if more else {})
