@@ -32,6 +32,10 @@ class BusyError(DtafsError):
     """Somebody is using it now: an open writer, another process that holds the lake."""
 
 
+class TooManyOpenError(BusyError):
+    """No descriptor is free, in this process or in the system: one that is closed makes room."""
+
+
 class RefusedError(DtafsError):
     """A rule, a hold or permissions forbid it, whoever asks again."""
 
@@ -74,6 +78,7 @@ OUTCOMES: dict[type[DtafsError], Outcome] = {
     NotFoundError: Outcome(errno.ENOENT, 3, "not-found"),
     ConflictError: Outcome(errno.EEXIST, 4, "conflict"),
     BusyError: Outcome(errno.EBUSY, 4, "busy"),
+    TooManyOpenError: Outcome(errno.ENFILE, 4, "busy"),
     RefusedError: Outcome(errno.EPERM, 5, "refused"),
     SealedError: Outcome(errno.EROFS, 5, "sealed"),
     IntegrityError: Outcome(errno.EIO, 6, "integrity"),
@@ -115,6 +120,8 @@ def from_os_error(error: OSError, doing: str) -> DtafsError:
         return RefusedError(text)
     if error.errno == errno.ENOENT:
         return NotFoundError(text)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return TooManyOpenError(f"{text}; close some files and try again")
     if error.errno == errno.EROFS:
         return StorageError(f"{text}; the file system below the lake is read-only")
     return StorageError(text)

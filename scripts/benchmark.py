@@ -1,7 +1,7 @@
-"""Measures dtafs beside borg and restic, in one run, and prints a Markdown table (scripts/bench).
+"""Measures dtafs beside other programs, in one run, and prints Markdown tables (scripts/bench).
 
 The contenders take turns version by version, so that what else the machine does meets all of them.
-Inputs are read once before, so that all find them in the page cache.
+Inputs of what is stored are read once before, so that all find them in the page cache.
 """
 
 from __future__ import annotations
@@ -13,18 +13,24 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 from scripts import sample_data
 from scripts.contenders import Borg, Contender, Mounted, Put, PutOnce, Restic, run
+from scripts.figures import HEAD
 from scripts.mount_figures import large_tree, many_versions, small_changes, watching_memory
+from scripts.read_figures import reading as measure_reading
+from scripts.scale_figures import scaling as measure_scaling
+from scripts.write_figures import writing as measure_writing
 
 Row = tuple[str, ...]
 
 MIB = 1 << 20
+
+PLAIN_HEAD = ("figure", "value")
 
 COMMIT_ALONE = "dtafs mount, commit alone"
 OTHERS_STORED = ("restic", "borg zstd,3")
@@ -42,33 +48,93 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", choices=sample_data.SETS, default=sample_data.SETS)
     parser.add_argument("--newest", type=int, help="only the last so many versions of each set")
     parser.add_argument("--versions", type=int, default=1_000, help="of the lake that is mounted")
-    parser.add_argument("--files", type=int, default=100_000, help="of the directory for memory")
-    parser.add_argument("--large", type=int, default=1_024, help="MiB of the file for memory")
-    parser.add_argument("--no-mount", action="store_true", help="leave out all but the sets")
+    parser.add_argument("--files", type=int, default=300_000, help="of the directory for memory")
+    parser.add_argument("--large", type=int, default=1_024, help="MiB of the large file")
+    parser.add_argument(
+        "--storing",
+        action="store_true",
+        help="only what versions of the sets take, in bytes and time",
+    )
+    parser.add_argument(
+        "--mounting", action="store_true", help="only the start of a mount, and the daemon's memory"
+    )
+    parser.add_argument("--reading", action="store_true", help="only reading from a mount (root)")
+    parser.add_argument("--writing", action="store_true", help="only writing to a mount")
+    parser.add_argument("--scaling", action="store_true", help="only very large and very many")
+    parser.add_argument("--portion", type=float, default=1.0, help="of the sizes of --scaling")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="of which reading and writing show the median"
+    )
+    parser.add_argument(
+        "--small", type=int, default=75_000, help="small files to read, list and create"
+    )
     parser.add_argument("--scratch", type=Path, help="where to work (default: the temporary one)")
     chosen = parser.parse_args()
+    parts = [name for name in PARTS if getattr(chosen, name)] or PARTS
+    if "reading" in parts and os.geteuid() != 0:
+        parser.error(
+            "reading is measured with a cold page cache, which takes root: use sudo, or --storing"
+        )
     print(machine(), flush=True)
+    for part in parts:
+        PARTS[part](chosen)
+
+
+def storing(chosen: argparse.Namespace) -> None:
+    """The sets, version by version: what they take on disk and in time."""
     ingest: list[Row] = []
-    mount: list[Row] = []
+    memory: list[Row] = []
     for name in chosen.sets:
         say(f"{name}: fetching")
         trees = sample_data.fetch(name, newest=chosen.newest)
         with scratch(chosen.scratch) as directory:
-            rows, memory = measure_set(name, trees, directory)
+            rows, figures = measure_set(name, trees, directory)
             ingest += rows
-            mount += memory
-    if ingest:
-        head = ("set", "program", "stored MiB", "first version s", "following versions s")
-        print(f"\n{NOTE}\n\n{markdown(head, ingest)}", flush=True)
-    if not chosen.no_mount:
-        with scratch(chosen.scratch) as directory:
-            say(f"a lake with {chosen.versions} versions")
-            mount += many_versions(directory, chosen.versions)
-        with scratch(chosen.scratch) as directory:
-            say(f"a file of {chosen.large} MiB and a directory of {chosen.files} files")
-            mount += large_tree(directory, chosen.large, chosen.files)
-    if mount:
-        print("\n" + markdown(("figure", "value"), mount), flush=True)
+            memory += figures
+    head = ("set", "program", "stored MiB", "first version s", "following versions s")
+    print(f"\n{NOTE}\n\n{markdown(head, ingest)}\n\n{markdown(PLAIN_HEAD, memory)}", flush=True)
+
+
+def mounting(chosen: argparse.Namespace) -> None:
+    """How long a mount takes to answer, and the memory of its daemon."""
+    rows: list[Row] = []
+    with scratch(chosen.scratch) as directory:
+        say(f"a lake with {chosen.versions} versions")
+        rows += many_versions(directory, chosen.versions)
+    with scratch(chosen.scratch) as directory:
+        say(f"a file of {chosen.large} MiB and a directory of {chosen.files} files")
+        rows += large_tree(directory, chosen.large, chosen.files)
+    print("\n" + markdown(PLAIN_HEAD, rows), flush=True)
+
+
+def reading(chosen: argparse.Namespace) -> None:
+    """What a mount reads, held against what the kernel interface and other programs reach."""
+    with scratch(chosen.scratch) as directory:
+        figures = measure_reading(directory, chosen.rounds, chosen.large, chosen.small, say)
+    print("\n" + markdown(HEAD, [figure.row() for figure in figures]), flush=True)
+
+
+def writing(chosen: argparse.Namespace) -> None:
+    """What a mount takes in, held against a local disk, the usual programs and the binding."""
+    with scratch(chosen.scratch) as directory:
+        figures = measure_writing(directory, chosen.rounds, chosen.large, chosen.small, say)
+    print("\n" + markdown(HEAD, [figure.row() for figure in figures]), flush=True)
+
+
+def scaling(chosen: argparse.Namespace) -> None:
+    """Huge files and directories, very many files and versions."""
+    with scratch(chosen.scratch) as directory:
+        figures = measure_scaling(directory, chosen.rounds, chosen.portion, say)
+    print("\n" + markdown(HEAD, [figure.row() for figure in figures]), flush=True)
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "storing": storing,
+    "mounting": mounting,
+    "reading": reading,
+    "writing": writing,
+    "scaling": scaling,
+}
 
 
 def measure_set(name: str, trees: list[Path], directory: Path) -> tuple[list[Row], list[Row]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import statistics
 import threading
 import time
@@ -67,16 +68,22 @@ def small_changes(name: str, mounted: Mounted) -> list[Row]:
     return rows
 
 
-def many_versions(directory: Path, versions: int) -> list[Row]:
-    """How long it takes to mount a lake with so many versions, and to the first byte of a file."""
-    path = directory / "lake"
-    source = directory / "reading.csv"
+def make_versions(path: Path, versions: int) -> Path:
+    """Make a lake of a dataset whose versions each change its only file: the newest one's source."""
+    source = path.with_name("reading.csv")
     with Lake.create(path) as lake:
         dataset = Dataset.create(DATASET, lake=lake)
         for number in range(versions):
             source.write_text(f"version,{number}\n" * 100)
             dataset.put_file(source)
             dataset.commit(f"version {number}")
+    return source
+
+
+def many_versions(directory: Path, versions: int) -> list[Row]:
+    """How long it takes to mount a lake with so many versions, and to the first byte of a file."""
+    path = directory / "lake"
+    source = make_versions(path, versions)
     starts, firsts = [], []
     mountpoint = directory / "mnt"
     mountpoint.mkdir()
@@ -97,7 +104,7 @@ def many_versions(directory: Path, versions: int) -> list[Row]:
 
 
 def large_tree(directory: Path, large_mib: int, files: int) -> list[Row]:
-    """The daemon's memory over one large file and one large directory, written, sealed and read."""
+    """The daemon's memory over one large file and one large directory, and what the latter takes."""
     mounted = Mounted(directory)
     rows: list[Row] = []
     try:
@@ -113,19 +120,36 @@ def large_tree(directory: Path, large_mib: int, files: int) -> list[Row]:
         rows.append(
             (f"daemon's memory, file of {large_mib} MiB", f"{memory.peak_bytes / MIB:.0f} MiB")
         )
-        with watching_memory(mounted.daemon_pid()) as memory:
-            start = time.perf_counter()
-            (mounted.staging / "many").mkdir()
-            for number in range(files):
-                (mounted.staging / "many" / f"file-{number:07d}").write_bytes(b"%d\n" % number)
-            created = time.perf_counter() - start
-            seconds = mounted.commit()
-            listed = len(os.listdir(mounted.mountpoint / DATASET / "v2" / "many"))
-        rows += [
-            (f"daemon's memory, directory of {listed} files", f"{memory.peak_bytes / MIB:.0f} MiB"),
-            (f"{files} small files: create", f"{created:.1f} s"),
-            (f"{files} small files: commit", f"{seconds:.1f} s"),
-        ]
+        rows += _many_files(mounted, files)
     finally:
         mounted.close()
     return rows
+
+
+def _many_files(mounted: Mounted, files: int) -> list[Row]:
+    """A directory of so many small files: made, listed, committed, read in its version, removed."""
+    staged = mounted.staging / "many"
+    with watching_memory(mounted.daemon_pid()) as memory:
+        start = time.perf_counter()
+        staged.mkdir()
+        for number in range(files):
+            (staged / f"file-{number:07d}").write_bytes(b"%d\n" % number)
+        created = time.perf_counter() - start
+        _look_at_all(staged)
+        committed = mounted.commit()
+        listed = _look_at_all(mounted.mountpoint / DATASET / "v2" / staged.name)
+        start = time.perf_counter()
+        shutil.rmtree(staged)
+        removed = time.perf_counter() - start
+    return [
+        (f"daemon's memory, directory of {listed} files", f"{memory.peak_bytes / MIB:.0f} MiB"),
+        (f"{files} small files: create", f"{created:.1f} s"),
+        (f"{files} small files: commit", f"{committed:.1f} s"),
+        (f"{files} small files: remove", f"{removed:.1f} s"),
+    ]
+
+
+def _look_at_all(directory: Path) -> int:
+    """What `find -ls` asks of a directory; how many names it has."""
+    with os.scandir(directory) as found:
+        return sum(1 for entry in found if entry.stat(follow_symlinks=False).st_size)

@@ -88,7 +88,7 @@ LAYERS = (
 GATES = {
     "lmdb": {"dtafs.store.database"},
     "cryptography": {"dtafs.store.crypto"},
-    "pyfuse3": {"dtafs.fs.operations", "dtafs.services.daemon"},
+    "pyfuse3": {"dtafs.fs.operations", "dtafs.fs.requests", "dtafs.services.daemon"},
     "pyfastcdc": {"dtafs.core.chunking"},
     "rfc8785": {"dtafs.core.canonical"},
 }

@@ -140,7 +140,7 @@ def commands_of(document: str) -> set[tuple[str, str]]:
 
 
 def test_commands_in_the_readme_exist() -> None:
-    from dtafs.cli.ctl import main as dtafsctl
+    from dtafs.cli.commands import ctl as dtafsctl
     from dtafs.cli.daemon import main as dtafs
 
     known = {"dtafsctl": _subcommands(dtafsctl), "dtafs": _subcommands(dtafs)}
@@ -151,7 +151,7 @@ def test_commands_in_the_readme_exist() -> None:
 
 
 def test_every_command_is_in_the_readme() -> None:
-    from dtafs.cli.ctl import main as dtafsctl
+    from dtafs.cli.commands import ctl as dtafsctl
     from dtafs.cli.daemon import main as dtafs
 
     readme = (ROOT / "README.md").read_text()

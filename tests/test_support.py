@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.support import kernel, programs
 from tests.support.mounts import COMPLAINT
+from tests.support.steps import StepWatch
 from tests.support.trees import assert_same_tree, sha256_of, tree_of
 
 
@@ -110,3 +113,44 @@ def test_programs_see_nothing_of_the_users_lake(monkeypatch: pytest.MonkeyPatch)
     assert programs.command_line("m", b"\xff", Path("p"), 3) == [
         sys.executable, "-m", "m", "\udcff", "p", "3",
     ]  # fmt: skip
+
+
+def burn(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def test_what_holds_an_event_loop_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    lock, locked = threading.Lock(), threading.Event()
+
+    def hold_the_lock() -> None:
+        with lock:
+            locked.set()
+            time.sleep(0.2)
+
+    def take_the_lock() -> None:
+        with lock:
+            pass
+
+    async def steps() -> None:
+        with StepWatch() as watch:
+            await trio.sleep(0.2)
+            await trio.to_thread.run_sync(time.sleep, 0.2)
+            assert not caplog.records and watch.steps
+            burn(0.1)
+            await trio.lowlevel.checkpoint()
+            time.sleep(0.1)
+            await trio.lowlevel.checkpoint()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, hold_the_lock)
+                await trio.to_thread.run_sync(locked.wait)
+                take_the_lock()
+
+    caplog.set_level("INFO")
+    trio.run(steps)
+    *said, last = [record.getMessage() for record in caplog.records]
+    assert len(said) == 3 and " burn" in said[0]
+    assert "system call" in said[1] and " steps" in said[1]
+    assert "take_the_lock" in said[2]
+    assert "the longest took" in last and "take_the_lock" in last

@@ -211,6 +211,8 @@ def _lake(named: Path | None) -> Path:
 def run_program(group: click.Group, program: str, arguments: Sequence[str] | None = None) -> int:
     """Run a command line; its exit code. Nothing that is expected to fail shows a traceback."""
     gc.set_threshold(COLLECT_AFTER)
+    gc.freeze()  # what was loaded so far stays
+    gc.enable()
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

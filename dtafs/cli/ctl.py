@@ -1,50 +1,13 @@
-"""`dtafsctl`, the administrator's command."""
+"""`dtafsctl`, the administrator's command: its entry point."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-import click
-
-from dtafs import __version__
-from dtafs.cli.base import CONTEXT, LazyGroup, Place, group_options, run_program
-
-PLACES = {
-    "init": Place("dtafs.cli.datasets", "init", "Make a lake."),
-    "create": Place("dtafs.cli.datasets", "create", "Create a dataset."),
-    "put": Place("dtafs.cli.staging", "put", "Stage files and directories without a mount."),
-    "status": Place("dtafs.cli.staging", "status", "Show what staging adds, changes and removes."),
-    "commit": Place("dtafs.cli.staging", "commit", "Seal staging as the next version."),
-    "discard": Place("dtafs.cli.staging", "discard", "Drop what is staged."),
-    "ls": Place("dtafs.cli.reading", "ls", "List datasets, versions or directories."),
-    "log": Place("dtafs.cli.datasets", "log", "Show the signed log."),
-    "show": Place("dtafs.cli.datasets", "show", "Show a dataset or a version."),
-    "diff": Place("dtafs.cli.reading", "diff", "Show what changed between two versions."),
-    "cat": Place("dtafs.cli.reading", "cat", "Print a file of a version."),
-    "tag": Place("dtafs.cli.datasets", "tag", "Put tags on a version, or take them off."),
-    "lineage": Place("dtafs.cli.datasets", "lineage", "Show what versions were made from."),
-    "export": Place("dtafs.cli.evidence", "export", "Write a version out with its proof."),
-    "verify": Place("dtafs.cli.evidence", "verify", "Verify an export, or the whole lake."),
-    "check": Place("dtafs.cli.upkeep", "check", "Check the invariants of the lake."),
-    "reindex": Place("dtafs.cli.upkeep", "reindex", "Rebuild the index from the objects."),
-    "stats": Place("dtafs.cli.upkeep", "stats", "Show counts and sizes."),
-}
-
-
-@click.group(cls=LazyGroup, places=PLACES, context_settings=CONTEXT, no_args_is_help=True)
-@group_options
-@click.version_option(__version__, prog_name="dtafsctl")
-def ctl(lake: Path | None, as_json: bool) -> None:
-    """Keep datasets as sealed versions that can be proved.
-
-    A version is written DATASET:v3, DATASET:TAG, DATASET:latest or DATASET@2024-07-04T12:00Z.
-    """
+from dtafs.cli.start import start
 
 
 def main() -> None:
     """The entry point."""
-    sys.exit(run_program(ctl, "dtafsctl"))
+    start("dtafs.cli.commands", "ctl", "dtafsctl")
 
 
 if __name__ == "__main__":

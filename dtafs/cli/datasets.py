@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtafs.cli.base import Call, standard
-from dtafs.cli.words import fields, time_text, version_fields
+from dtafs.cli.words import fields, time_text, verified_text, version_fields
 from dtafs.store.compare import printable
 
 if TYPE_CHECKING:
@@ -90,8 +90,9 @@ def _log_lines(entries: list[dict[str, Any]]) -> Iterator[str]:
 
 @click.command()
 @click.argument("version", metavar="DATASET[:V]")
+@click.option("--verified", is_flag=True, help="Of a version: when its chunks were last verified.")
 @standard
-def show(call: Call, version: str) -> None:
+def show(call: Call, version: str, verified: bool) -> None:
     """Show a dataset, or a version with its origin and what proves it."""
     from dtafs.core.names import VersionSpec, parse_spec
 
@@ -101,7 +102,10 @@ def show(call: Call, version: str) -> None:
             facts = _dataset_facts(lake, spec.dataset)
             call.answer(facts, fields(_dataset_fields(facts)))
         else:
-            facts = _whole_version(lake, lake.resolve(spec))
+            row = lake.resolve(spec)
+            facts = _whole_version(lake, row)
+            if verified:
+                facts["verified"] = _verified_facts(lake, row)
             call.answer(facts, fields(_whole_version_fields(facts)))
 
 
@@ -156,6 +160,19 @@ def _whole_version(lake: Lake, row: VersionRow) -> dict[str, Any]:
     }
 
 
+def _verified_facts(lake: Lake, row: VersionRow) -> dict[str, Any]:
+    """When the packs that hold the chunks of a version were last read and found sound."""
+    from dtafs.store.collect_reach import Reached
+    from dtafs.store.scrub import read_ledger, verification_facts
+
+    reached = Reached(lake)
+    try:
+        reached.look_at(row)
+        return verification_facts(reached.packs(), read_ledger(lake.path))
+    finally:
+        reached.close()
+
+
 def _whole_version_fields(facts: dict[str, Any]) -> list[tuple[str, str]]:
     sources = [f"{s['dataset']}:v{s['version']} ({s['manifest']})" for s in facts["sources"]]
     transform = facts["transform"]
@@ -169,6 +186,7 @@ def _whole_version_fields(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("New packs", str(len(facts["packs"]))),
         ("Log entry", str(facts["sequence"])),
         ("Signed with", facts["public_key"]),
+        *([("Verified", verified_text(facts["verified"]))] if "verified" in facts else []),
     ]
 
 

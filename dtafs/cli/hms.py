@@ -10,7 +10,7 @@ import click
 from dtafs.cli.base import CONTEXT, LazyGroup, Place, group_options, run_program
 
 PLACES = {
-    "dta": Place("dtafs.cli.ctl", "ctl", "Data core and lake: the commands of dtafsctl."),
+    "dta": Place("dtafs.cli.commands", "ctl", "Data core and lake: the commands of dtafsctl."),
 }
 
 

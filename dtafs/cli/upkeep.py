@@ -1,39 +1,60 @@
-"""check, reindex, stats: keeping a lake in order."""
+"""check, reindex, collect, stats: keeping a lake in order."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dtafs.cli.base import WRITER_WAIT_S, Call, Failed, standard
-from dtafs.cli.words import count_text, fields, size_text
-from dtafs.errors import IntegrityError
+from dtafs.cli.words import count_text, fields, size_text, time_text, verified_text
+from dtafs.errors import IntegrityError, RefusedError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from dtafs.store.scrub import Scrub
 
 
 @click.command()
 @click.option("--read-data", is_flag=True, help="Read every frame and hash every file as well.")
+@click.option("--max-age", metavar="TIME", help="Read only what was last read so long ago: 30d.")
+@click.option("--rate", metavar="SIZE", help="Read so much a second at most, such as 50M.")
 @standard
-def check(call: Call, read_data: bool) -> None:
-    """Check the invariants of the lake; names each that is broken and what it affects."""
+def check(call: Call, read_data: bool, max_age: str | None, rate: str | None) -> None:
+    """Check the invariants of the lake; names each that is broken and what it affects.
+
+    With --read-data it is remembered when each pack was last read: `stats` and `show` tell.
+    """
     import msgspec
 
+    from dtafs.core.quantities import parse_duration_s, parse_size_bytes
     from dtafs.store.check import check as check_lake
     from dtafs.store.lake import Lake
 
-    # Staging can only be looked at by who holds the lake, which is the daemon where one runs.
+    if (max_age or rate) and not read_data:
+        raise UsageError("--max-age and --rate go with --read-data")
+    max_age_s = None if max_age is None else parse_duration_s(max_age)
+    rate_bytes = None if rate is None else parse_size_bytes(rate)
+    if rate_bytes == 0:
+        raise UsageError("--rate 0 would never end")
+    # Staging can only be looked at by who holds the lake, which is the daemon where one runs; and
+    # who reads slowly must not keep others from the lake for as long as that takes.
     daemon = call.daemon()
-    write = daemon is None
+    write = daemon is None and max_age is None and rate is None
     if daemon is not None:
         daemon.close()
-    with call.progress() as report, Lake.open(call.path, write=write, wait_s=WRITER_WAIT_S) as lake:
-        findings = check_lake(lake, read_data=read_data, progress=report)
+    with ExitStack() as stack:
+        report = stack.enter_context(call.progress())
+        lake = stack.enter_context(Lake.open(call.path, write=write, wait_s=WRITER_WAIT_S))
+        scrub = _scrub(stack, call, max_age_s, rate_bytes) if read_data else None
+        findings = check_lake(lake, read_data=read_data, progress=report, scrub=scrub)
     errors = [finding for finding in findings if finding.severity == "error"]
     facts = {
         "sound": not errors,
         "staging_checked": write,
+        "read": scrub.facts() if scrub is not None else None,
         "findings": [msgspec.to_builtins(finding) for finding in findings],
     }
     texts = [str(finding) for finding in findings]
@@ -42,8 +63,26 @@ def check(call: Call, read_data: bool) -> None:
             sys.stdout.writelines(text + "\n" for text in texts)
         number = count_text(len(errors), "error")
         raise Failed(IntegrityError(f"the lake {call.path} is not sound: {number}"), facts)
-    left_out = "" if write else " (staging apart: the lake is mounted)"
+    left_out = "" if write else " (staging apart)"
+    if scrub is not None:
+        read = f"{count_text(scrub.packs, 'pack')} of {size_text(scrub.size_bytes)}"
+        texts.append(f"Read {read}; {scrub.skipped:,} were read lately")
     call.answer(facts, [*texts, f"✔ The lake is sound{left_out}"])
+
+
+def _scrub(
+    stack: ExitStack, call: Call, max_age_s: float | None, rate_bytes: int | None
+) -> Scrub | None:
+    """What remembers the results; None for who may not write to the lake, unless that is needed."""
+    from dtafs.store.scrub import Ledger, Scrub
+
+    try:
+        ledger = stack.enter_context(Ledger(call.path))
+    except (RefusedError, StorageError):
+        if max_age_s is not None or rate_bytes is not None:
+            raise
+        return None
+    return Scrub(ledger, max_age_s, rate_bytes)
 
 
 @click.command()
@@ -68,6 +107,45 @@ def _reindex_lines(facts: dict[str, Any]) -> Iterator[str]:
     if facts["changed"] is not None:
         parts = ", ".join(f"{facts[name]:,} {name}" for name in ("added", "removed", "changed"))
         yield f"Against the index before: {parts}"
+
+
+@click.command()
+@click.option("--grace", metavar="TIME", help="Delete what was condemned so long ago, such as 7d.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; say what would be done, and why.")
+@standard
+def collect(call: Call, grace: str | None, dry_run: bool) -> None:
+    """Delete what nothing reaches: condemned now, deleted when the grace period is over."""
+    from dtafs.core.quantities import parse_duration_s
+
+    grace_s = None if grace is None else parse_duration_s(grace)
+    with call.progress() as report, call.session() as session:
+        facts = session.collect(grace_s, dry_run, report)
+    call.answer(facts, _collect_lines(facts))
+
+
+def _collect_lines(facts: dict[str, Any]) -> Iterator[str]:
+    for pack in facts["packs"]:
+        what = " ".join(word for word in (pack["origin"], pack["kind"], pack["dataset"]) if word)
+        due = ""
+        if pack["action"] == "wait" and pack["due"]:
+            due = f" (due {time_text(pack['due'])} UTC)"
+        yield (
+            f"{pack['action']:<8} {pack['pack'][:16]}  {size_text(pack['size_bytes']):>9}  "
+            f"{what}: {pack['reason']}{due}"
+        )
+    would = "would be " if facts["dry_run"] else ""
+    for name in ("removed", "rewritten", "condemned", "spared"):
+        if facts[name]["packs"]:
+            yield f"{_packs_text(facts[name])} {would}{name}"
+    if facts["written"]["packs"]:
+        yield f"{_packs_text(facts['written'])} written in place of what was rewritten"
+    for name, text in (("waiting", "for the end of the grace period"), ("kept", "")):
+        if facts[name]["packs"]:
+            yield f"{_packs_text(facts[name])} {name} {text}".rstrip()
+
+
+def _packs_text(sums: dict[str, int]) -> str:
+    return f"{count_text(sums['packs'], 'pack')} of {size_text(sums['size_bytes'])}"
 
 
 @click.command()
@@ -100,4 +178,6 @@ def _stats_fields(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Index", size("index_bytes")),
         ("Staging", size("staging_bytes")),
         ("Cache", size("cache_bytes")),
+        ("Condemned packs", size("condemned_bytes")),
+        ("Data verified", verified_text(facts["verified"])),
     ]

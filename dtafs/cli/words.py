@@ -41,6 +41,18 @@ def time_text(text: str) -> str:
     return text[:19].replace("T", " ")
 
 
+def verified_text(facts: dict[str, Any]) -> str:
+    """When packs were last read and found sound, the oldest of them."""
+    parts = []
+    if facts["oldest"]:
+        parts.append(f"since {time_text(facts['oldest'])} UTC")
+    if facts["never"]:
+        parts.append(f"never: {facts['never']:,} of {count_text(facts['packs'], 'pack')}")
+    if facts["damaged"]:
+        parts.append(f"damaged: {facts['damaged']:,}")
+    return "; ".join(parts) or "nothing is stored"
+
+
 def table(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> Iterator[str]:
     """Columns two spaces apart, those in `right` aligned right; the first row is the head."""
     kept = [list(row) for row in rows]

@@ -66,6 +66,9 @@ class Chunker:
         caller passes those bytes again, followed by more.
         """
         end = len(data)
+        if final and 0 < end <= self.parameters.minimum:  # most files of many a tree
+            yield data
+            return
         for chunk in self._cdc.cut_buf(data):
             start, size = chunk.offset, chunk.length
             if not final and start + size == end and size < self.parameters.maximum:

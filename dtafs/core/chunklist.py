@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 from typing import NamedTuple
 
 from dtafs.core.nodes import CHUNK_LIST_NODE, Fetch, Node, NodeBuilder, node_id
@@ -28,28 +29,62 @@ class Piece(NamedTuple):
     chunk_size: int
 
 
+class ChunkListBuilder:
+    """Makes the list of a file's chunks, which come in order; a node is handed on when it is whole.
+
+    So the memory that a list needs does not grow with the file.
+    """
+
+    def __init__(self, emit: Callable[[bytes, bytes], None]) -> None:
+        """`emit` takes the id and the bytes of each node, at times of one node again and again."""
+        self._emit = emit
+        self._levels: list[NodeBuilder] = []
+        self._roots: list[list[bytes]] = []
+        """For each level its first node and, once there are two, the second."""
+        self._grow()
+
+    def _grow(self) -> None:
+        level = len(self._levels)
+
+        def take(items: list[Entry | Branch | Span], data: bytes) -> None:
+            own = [item for item in items if isinstance(item, Span)]
+            new = node_id(data)
+            self._emit(new, data)
+            if len(self._roots[level]) < 2:
+                self._roots[level].append(new)
+            if len(self._levels) == level + 1:
+                self._grow()
+            branch = Span(new, sum(s.size for s in own), sum(s.chunks for s in own))
+            self._levels[level + 1].add(new, branch)
+
+        self._levels.append(NodeBuilder(CHUNK_LIST_NODE, level, take))
+        self._roots.append([])
+
+    def add(self, span: Span, count: int = 1) -> None:
+        """Take the next chunk, or so many equal ones."""
+        leaf = self._levels[0]
+        for _ in range(count):
+            leaf.add(span.id, span)
+
+    def finish(self) -> bytes:
+        """The root of the list of at least two chunks."""
+        level = 0
+        while True:
+            self._levels[level].finish()
+            if not self._roots[level]:
+                raise ValueError("a chunk list needs chunks")
+            if len(self._roots[level]) == 1:
+                return self._roots[level][0]
+            level += 1
+
+
 def build_chunk_list(spans: Iterable[Span]) -> tuple[bytes, dict[bytes, bytes]]:
     """The root and the encoded nodes (by id) of the list of at least two chunks."""
     nodes: dict[bytes, bytes] = {}
-    level, todo = 0, spans
-    while True:
-        above: list[Span] = []
-
-        def emit(items: list[Entry | Branch | Span], data: bytes, into: list[Span] = above) -> None:
-            own = [item for item in items if isinstance(item, Span)]
-            new = node_id(data)
-            nodes[new] = data
-            into.append(Span(new, sum(s.size for s in own), sum(s.chunks for s in own)))
-
-        builder = NodeBuilder(CHUNK_LIST_NODE, level, emit)
-        for span in todo:
-            builder.add(span.id, span)
-        builder.finish()
-        if len(above) == 1:
-            return above[0].id, nodes
-        if not above:
-            raise ValueError("a chunk list needs chunks")
-        level, todo = level + 1, above
+    builder = ChunkListBuilder(nodes.__setitem__)
+    for span in spans:
+        builder.add(span)
+    return builder.finish(), nodes
 
 
 def chunks_in(
@@ -102,10 +137,33 @@ def _list_node(fetch: Fetch, wanted: bytes) -> Node:
 
 def list_nodes(fetch: Fetch, content: Content) -> Iterator[bytes]:
     """The ids of all nodes of a content's chunk list."""
-    todo = [content.chunk_list] if content.chunk_list else []
+    todo = [(content.chunk_list, -1)] if content.chunk_list else []
     while todo:
-        wanted = todo.pop()
+        wanted, level = todo.pop()
         yield wanted
         node = _list_node(fetch, wanted)
+        if level not in (-1, node.level):
+            raise IntegrityError(f"node {wanted.hex()} does not fit its chunk list")
         if node.level:
-            todo.extend(span.id for span in node.spans)
+            todo.extend((span.id, node.level - 1) for span in node.spans)
+
+
+def parts_of(fetch: Fetch, content: Content, descend: Callable[[bytes], bool]) -> Iterator[bytes]:
+    """The ids of the nodes and chunks of a content's list, of equal neighbours one.
+
+    What is below a node is given only where `descend` says so of it. Raises IntegrityError when a
+    list does not fit the size that the content, or the node above, says.
+    """
+    todo = [(Span(content.chunk_list, content.size), -1)] if content.chunk_list else []
+    while todo:
+        branch, level = todo.pop()
+        yield branch.id
+        if not descend(branch.id):
+            continue
+        node = _list_node(fetch, branch.id)
+        if node.offsets[-1] != branch.size or level not in (-1, node.level):
+            raise IntegrityError(f"node {branch.id.hex()} does not fit its chunk list")
+        if node.level:
+            todo.extend((span, node.level - 1) for span in node.spans)
+        else:
+            yield from (chunk for chunk, _same in groupby(span.id for span in node.spans))

@@ -20,8 +20,11 @@ from dtafs.errors import IntegrityError, UnsupportedError, UsageError
 ENTRY_LIMIT_BYTES = 64 * 1024 * 1024
 """A reader takes no larger log entry."""
 
+VERSION_MAX = 2**32 - 1
+"""The index keeps a version's number in four bytes."""
+
 PAYLOAD_TYPE = "application/vnd.dtafs.entry+json"
-KINDS = frozenset({"created", "committed", "tagged", "untagged", "exported"})
+KINDS = frozenset({"created", "committed", "tagged", "untagged", "exported", "collected"})
 """The kinds of log entries that this release reads."""
 
 
@@ -41,6 +44,19 @@ class LogEntry(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def time_ns(self) -> int:
         return parse_time(self.time)
+
+
+class Collection(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a `collected` entry: packs that the log needs no longer, and what replaces them.
+
+    `removed` gives for each pack (its id in hex) why: "unreached", no version and nothing staged
+    needed any of it; "rewritten", what was still needed of it is in the packs `added`.
+    """
+
+    removed: dict[str, str]
+    added: tuple[str, ...] = ()
+    removed_bytes: int = 0
+    added_bytes: int = 0
 
 
 class Signature(Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,8 +80,11 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 def manifest_hash(manifest: Manifest) -> bytes:
-    """The hash of a version."""
-    return hashlib.sha256(encode_manifest(manifest)).digest()
+    """The hash of a version; IntegrityError for a manifest that canonical JSON cannot hold."""
+    try:
+        return hashlib.sha256(encode_manifest(manifest)).digest()
+    except UsageError as error:
+        raise IntegrityError(f"a manifest is malformed: {error}") from None
 
 
 def decode_manifest(body: dict[str, Any]) -> Manifest:
@@ -73,11 +92,25 @@ def decode_manifest(body: dict[str, Any]) -> Manifest:
     try:
         manifest = msgspec.convert(body, Manifest)
         hashes = (manifest.root, *manifest.packs, *((manifest.parent,) if manifest.parent else ()))
-        if any(len(bytes.fromhex(h)) != HASH_BYTES for h in hashes) or manifest.version < 1:
+        if any(len(bytes.fromhex(h)) != HASH_BYTES for h in hashes) or not (
+            1 <= manifest.version <= VERSION_MAX
+        ):
             raise IntegrityError("a manifest holds an impossible hash or version")
     except (msgspec.MsgspecError, ValueError) as error:
         raise IntegrityError(f"a manifest is malformed: {error}") from None
     return manifest
+
+
+def decode_collection(body: dict[str, Any]) -> Collection:
+    """The body of a `collected` entry."""
+    try:
+        collection = msgspec.convert(body, Collection)
+        hashes = (*collection.removed, *collection.added)
+        if any(len(bytes.fromhex(h)) != HASH_BYTES for h in hashes):
+            raise IntegrityError("a collection holds an impossible hash")
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise IntegrityError(f"a collection is malformed: {error}") from None
+    return collection
 
 
 def pre_authentication(payload: bytes) -> bytes:
@@ -98,11 +131,12 @@ def decode_envelope(data: bytes) -> Envelope:
         raise IntegrityError("a log entry is impossibly large")
     try:
         envelope = msgspec.json.decode(data, type=Envelope)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        canonical = canonical_json(envelope) + b"\n"
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, UsageError) as error:
         raise IntegrityError(f"a log entry is malformed: {error}") from None
     if envelope.payload_type != PAYLOAD_TYPE or not envelope.signatures:
         raise IntegrityError("a log entry is of a foreign type or not signed")
-    if canonical_json(envelope) + b"\n" != data:
+    if canonical != data:
         raise IntegrityError("a log entry is not in canonical form: it was altered")
     return envelope
 
@@ -112,7 +146,7 @@ def decode_log_entry(payload: bytes) -> LogEntry:
     try:
         entry = msgspec.json.decode(payload, type=LogEntry)
         parse_time(entry.time)
-    except (msgspec.MsgspecError, UnicodeDecodeError, UsageError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, UsageError) as error:
         raise IntegrityError(f"a log entry is malformed: {error}") from None
     if entry.kind not in KINDS and not entry.skippable:
         raise UnsupportedError(

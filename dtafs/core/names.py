@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -147,6 +146,8 @@ def nearest(word: str, candidates: Iterable[str], most: int = 3) -> list[str]:
     folded = {c.casefold(): c for c in pool}
     if word.casefold() in folded:
         return [folded[word.casefold()]]
+    import difflib  # only a mistake needs it
+
     return difflib.get_close_matches(word, pool, n=most, cutoff=0.4)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from itertools import accumulate
+from operator import lt
 
 import msgspec
 
@@ -42,6 +43,11 @@ NODE_LIMIT_BYTES = 256 * 1024
 
 LEVEL_MAX = 12
 """More levels than 2**63 entries need; a deeper node is damage, or an attack on the reader."""
+
+MODE_MAX = 0o7777
+ID_MAX = 2**32 - 1
+PLAIN_FILE = int(Kind.FILE)
+"""Compared with in a third of the time that an enumeration takes."""
 
 _encoder = msgspec.msgpack.Encoder()
 _Raw = tuple[int, int, tuple[Entry, ...]]
@@ -186,26 +192,46 @@ def _check_entries(entries: tuple[Entry, ...], kind: int) -> None:
         return
     if not entries:
         raise IntegrityError("a directory node is empty")
-    previous = b""
+    names = [entry.name for entry in entries]
+    if names[0] == b"" or not all(map(lt, names, names[1:])):
+        raise IntegrityError("the names in a metadata node are not in order")
+    joined = b"/".join(names)
+    if joined.count(b"/") >= len(names) or b"\0" in joined or max(map(len, names)) > NAME_MAX_BYTES:
+        _refuse_names(names)
+    if b"." in names or b".." in names:
+        _refuse_names(names)
     for entry in entries:
-        name = entry.name
-        if name <= previous:
-            raise IntegrityError("the names in a metadata node are not in order")
+        # Nearly all are files with nothing special, which is seen in half the time.
+        if not (
+            entry.kind == PLAIN_FILE
+            and len(entry.sha256) == HASH_BYTES
+            and 0 <= entry.mode <= MODE_MAX
+            and entry.size >= 0
+            and entry.nlink == 1
+            and entry.link == 0
+            and 0 <= entry.uid <= ID_MAX
+            and 0 <= entry.gid <= ID_MAX
+            and (not entry.ref or len(entry.ref) == HASH_BYTES)
+            and entry.below == NOTHING_BELOW
+        ):
+            _check_fields(entry)
+
+
+def _refuse_names(names: list[bytes]) -> None:
+    for name in names:
         if len(name) > NAME_MAX_BYTES or b"/" in name or b"\0" in name or name in (b".", b".."):
             raise IntegrityError(f"a metadata node holds the impossible file name {name!r}")
-        _check_fields(entry)
-        previous = name
 
 
 def _check_fields(entry: Entry) -> None:
     kind, ref = entry.kind, len(entry.ref)
     if (
         kind not in SEALABLE
-        or entry.mode & ~0o7777
+        or not 0 <= entry.mode <= MODE_MAX
         or entry.size < 0
         or entry.link < 0
         or entry.nlink < 1
-        or not (0 <= entry.uid < 2**32 and 0 <= entry.gid < 2**32)
+        or not (0 <= entry.uid <= ID_MAX and 0 <= entry.gid <= ID_MAX)
     ):
         raise IntegrityError(f"the metadata of {entry.name!r} is out of range")
     _check_totals(entry.below)

@@ -33,7 +33,7 @@ class Kind(IntEnum):
 SEALABLE = frozenset({Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK, Kind.FIFO})
 
 
-class Totals(Struct, frozen=True, array_like=True):
+class Totals(Struct, frozen=True, array_like=True, gc=False):
     """Sums over everything below a directory, at every depth, the directory itself not counted."""
 
     entries: int = 0
@@ -57,7 +57,7 @@ Xattrs = tuple[tuple[bytes, bytes], ...]
 """Extended attributes as (name, value) pairs, sorted by name."""
 
 
-class Content(Struct, frozen=True):
+class Content(Struct, frozen=True, gc=False):
     """The bytes of a regular file, by reference.
 
     `size` in bytes; `sha256` of all of them; `chunk_list` is the id of the root of the file's chunk
@@ -69,7 +69,7 @@ class Content(Struct, frozen=True):
     chunk_list: bytes = b""
 
 
-class Entry(Struct, frozen=True, array_like=True):
+class Entry(Struct, frozen=True, array_like=True, gc=False):
     """One name in a sealed directory, with everything that `stat` and `open` need.
 
     | field | file | directory | symlink | fifo |
@@ -113,7 +113,7 @@ class Entry(Struct, frozen=True, array_like=True):
         return own.plus(self.below) if self.kind == Kind.DIRECTORY else own
 
 
-class Branch(Struct, frozen=True, array_like=True):
+class Branch(Struct, frozen=True, array_like=True, gc=False):
     """A child in an inner directory node: `first` is the smallest name below it."""
 
     first: bytes
@@ -123,7 +123,7 @@ class Branch(Struct, frozen=True, array_like=True):
     totals: Totals
 
 
-class Span(Struct, frozen=True, array_like=True):
+class Span(Struct, frozen=True, array_like=True, gc=False):
     """In a leaf of a chunk list a chunk, with its `id`; in an inner node a child, with its `id`."""
 
     id: bytes

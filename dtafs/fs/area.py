@@ -53,7 +53,7 @@ class OpenFile:
     direct = False
     """Bypass the page cache: for text whose length is known only once it is made."""
 
-    async def read(self, offset: int, size: int) -> bytes:
+    async def read(self, offset: int, size: int) -> bytes | memoryview:
         """Up to `size` bytes; fewer only at the end of the file."""
         refuse(errno.EBADF)
 

@@ -21,20 +21,21 @@ NO_TIMEOUT_S = 0.0
 lookup more in each path is 70 us, and a stale answer after a commit would be wrong."""
 
 KIND_BITS = {
-    Kind.FILE: stat.S_IFREG,
-    Kind.DIRECTORY: stat.S_IFDIR,
-    Kind.SYMLINK: stat.S_IFLNK,
-    Kind.FIFO: stat.S_IFIFO,
-    Kind.SOCKET: stat.S_IFSOCK,
-    Kind.CHAR_DEVICE: stat.S_IFCHR,
-    Kind.BLOCK_DEVICE: stat.S_IFBLK,
+    Kind.FILE.value: stat.S_IFREG,
+    Kind.DIRECTORY.value: stat.S_IFDIR,
+    Kind.SYMLINK.value: stat.S_IFLNK,
+    Kind.FIFO.value: stat.S_IFIFO,
+    Kind.SOCKET.value: stat.S_IFSOCK,
+    Kind.CHAR_DEVICE.value: stat.S_IFCHR,
+    Kind.BLOCK_DEVICE.value: stat.S_IFBLK,
 }
+"""By plain numbers, as entries have them: to hash a member of an enumeration costs 0.3 us."""
 
 BLOCK_BYTES = 512
 """The unit of `st_blocks`."""
 
 
-class Attributes(Struct, frozen=True):
+class Attributes(Struct, frozen=True, gc=False):
     """The attributes of one inode, and how long the kernel may keep them and the name."""
 
     ino: int
@@ -57,7 +58,7 @@ class Attributes(Struct, frozen=True):
     @property
     def st_mode(self) -> int:
         """Kind and permission bits, as `stat` gives them."""
-        return KIND_BITS[Kind(self.kind)] | self.mode
+        return KIND_BITS[self.kind] | self.mode
 
 
 def sealed_attributes(entry: Entry, ino: int, sealed_ns: int) -> Attributes:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 import trio
 
 from dtafs.core.nodes import Node
 from dtafs.errors import IntegrityError
+from dtafs.fs.threads import PatientLimiter
 from dtafs.store.objects import ColdNode, Objects
 
 P = ParamSpec("P")
@@ -23,6 +24,10 @@ T = TypeVar("T")
 READ_THREADS = 8
 """Reads of nodes and of content under way at once: enough to keep two disks or four cores busy, few
 enough that a thousand waiting readers cost no thousand threads."""
+
+READ_THREADS_MAX = 48
+"""When the disk is slow: fewer than the requests under way at once (MAX_TASKS of the daemon), so that
+what needs no thread is answered even then."""
 
 ATTEMPTS = 10_000
 """More nodes than one call can need: only a cache too small to hold them would get here."""
@@ -33,7 +38,9 @@ class NodeReader:
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
-        self.limiter = trio.CapacityLimiter(READ_THREADS)
+        # Of trio's own class only these two methods are asked for, but it is the type that counts.
+        limiter = PatientLimiter(READ_THREADS, READ_THREADS_MAX)
+        self.limiter = cast(trio.CapacityLimiter, limiter)
         self._loop = threading.get_ident()
 
     def fetch(self, wanted: bytes) -> Node:

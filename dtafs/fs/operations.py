@@ -18,11 +18,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import pyfuse3
+import trio
 
 from dtafs.errors import DtafsError, IntegrityError, StorageError, outcome_of
-from dtafs.fs.area import Caller, Changes, OpenDirectory, OpenFile
+from dtafs.fs.area import Caller, Changes, OpenDirectory, OpenFile, refuse
 from dtafs.fs.attributes import Attributes
 from dtafs.fs.namespace import Namespace
+from dtafs.fs.requests import under_way
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +34,20 @@ T = TypeVar("T")
 NAME_MAX = 255
 BLOCK_BYTES = 4096
 
+FORGOTTEN_AT_ONCE = 256
+"""Inodes taken back in one step of the loop: the kernel forgets up to 65,000 in one request."""
+
 UNSUPPORTED_XATTRS = (b"security.", b"system.", b"trusted.")
 """Not `user.`: answered at once, because without kill-privileges v2 the kernel asks for
 `security.capability` before every write(2)."""
 
 
 def guarded(handler: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Let nothing but `FUSEError` leave a handler."""
+    """Let nothing but `FUSEError` leave a handler, and count it while it is under way."""
 
     @functools.wraps(handler)
     async def guard(*args: P.args, **kwargs: P.kwargs) -> T:
+        under_way.count += 1
         try:
             return await handler(*args, **kwargs)
         except pyfuse3.FUSEError:
@@ -53,10 +59,15 @@ def guarded(handler: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, An
             raise pyfuse3.FUSEError(outcome_of(error).errno) from None
         except DtafsError as error:
             log.info("%s refused: %s", handler.__name__, error)
-            raise pyfuse3.FUSEError(outcome_of(error).errno) from None
+            number = outcome_of(error).errno
+            if number == errno.ENOENT and args and isinstance(args[0], Operations):
+                number = args[0].missing()
+            raise pyfuse3.FUSEError(number) from None
         except Exception:
             log.exception("%s failed unexpectedly", handler.__name__)
             raise pyfuse3.FUSEError(errno.EIO) from None
+        finally:
+            under_way.count -= 1
 
     return guard
 
@@ -114,6 +125,11 @@ class Operations(pyfuse3.Operations):
     def init(self) -> None:
         self.on_ready()
 
+    def missing(self) -> int:
+        """The errno for something that the lake should have: EIO when its directory is gone."""
+        there = os.path.exists(os.path.join(self._lake, "lake.json"))
+        return errno.ENOENT if there else errno.EIO
+
     @guarded
     async def lookup(
         self, parent: int, name: bytes, ctx: pyfuse3.RequestContext
@@ -122,7 +138,9 @@ class Operations(pyfuse3.Operations):
         return _never(self._negative_timeout_s) if found is None else _entry(found)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
-        for ino, count in inode_list:
+        for done, (ino, count) in enumerate(inode_list, 1):
+            if done % FORGOTTEN_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
             try:
                 self._namespace.release(ino, count)
             except Exception:
@@ -218,7 +236,8 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     async def read(self, fh: int, offset: int, size: int) -> bytes:
-        return await self._files[fh].read(offset, size)
+        # Any buffer will do for the binding, whatever its annotation says.
+        return await self._files[fh].read(offset, size)  # type: ignore[return-value]
 
     @guarded
     async def write(self, fh: int, offset: int, data: bytes) -> int:
@@ -261,7 +280,10 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        below = os.statvfs(self._lake)
+        try:
+            below = os.statvfs(self._lake)
+        except FileNotFoundError:
+            refuse(errno.EIO)
         data = pyfuse3.StatvfsData()
         for field in ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail"):
             setattr(data, field, getattr(below, field))

@@ -8,18 +8,21 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from dtafs.core.tree import Located, Path, at_ordinal, find, open_root, scan
+from msgspec import Struct
+
+from dtafs.core.tree import Located, at_ordinal, find, open_root, scan
 from dtafs.core.values import Entry, Kind
 from dtafs.fs.area import Area, Caller, Emit, OpenDirectory, OpenFile, refuse
 from dtafs.fs.attributes import Attributes, sealed_attributes
-from dtafs.fs.inodes import Region, group_number, region_of, sealed_number, split_sealed
+from dtafs.fs.inodes import SEALED_BASE, group_number, sealed_number, split_sealed
 from dtafs.fs.nodes import NodeReader
 from dtafs.fs.readahead import ReadAheadPool, SealedReader
 from dtafs.fs.xattrs import sealed_xattrs
 from dtafs.store.index import VersionRow
 
-KNOWN_MAX = 16_384
-"""Entries kept by number: what `ls -lR` and `cp -a` ask for twice. About 10 MiB."""
+KNOWN_MAX = 8_192
+"""Entries kept by number in each of two generations: what `ls -lR` and `cp -a` ask for twice. About
+10 MiB."""
 
 VERSIONS_MAX = 256
 """Versions whose top entry is kept."""
@@ -27,7 +30,7 @@ VERSIONS_MAX = 256
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 
 
-class Place(NamedTuple):
+class Place(Struct, frozen=True, gc=False):
     """An entry of a version, with the number of its directory."""
 
     entry: Entry
@@ -60,7 +63,8 @@ class SealedArea(Area):
         self._version_of = version_of
         self._directory_of = directory_of
         self._versions: OrderedDict[int, Version] = OrderedDict()
-        self._known: OrderedDict[int, Place] = OrderedDict()
+        self._known: dict[int, Place] = {}
+        self._known_before: dict[int, Place] = {}
         self._groups: dict[int, list[int]] = {}
         # Of each hard-link group that the kernel knows: [number of one of its names, references].
 
@@ -149,14 +153,14 @@ class SealedArea(Area):
         return sealed_attributes(found.entry, number, version.row.time_ns)
 
     def _keep(self, number: int, place: Place) -> None:
+        if len(self._known) >= KNOWN_MAX:
+            self._known_before = self._known
+            self._known = {}
         self._known[number] = place
-        self._known.move_to_end(number)
-        while len(self._known) > KNOWN_MAX:
-            self._known.popitem(last=False)
 
     def _find(self, ino: int) -> tuple[Version, Place]:
         """The version and entry behind a number; ESTALE for a number that never was given out."""
-        if region_of(ino) is Region.GROUP:
+        if ino < SEALED_BASE:  # the number of a hard-link group
             if ino not in self._groups:
                 refuse(errno.ESTALE)
             ino = self._groups[ino][0]
@@ -164,10 +168,8 @@ class SealedArea(Area):
         version = self._version(serial)
         place = self._known.get(ino)
         if place is None:
-            place = self._locate(version.top, ordinal)
+            place = self._known_before.get(ino) or self._locate(version.top, ordinal)
             self._keep(ino, place)
-        else:
-            self._known.move_to_end(ino)
         return version, place
 
     def _version(self, serial: int) -> Version:
@@ -183,21 +185,11 @@ class SealedArea(Area):
         return version
 
     def _locate(self, top: Entry, ordinal: int) -> Place:
-        fetch = self._nodes.objects.cached_node
         try:
-            path, entry = at_ordinal(fetch, top, ordinal)
+            _, entry, parent = at_ordinal(self._nodes.objects.cached_node, top, ordinal)
         except KeyError:
             refuse(errno.ESTALE)
-        return Place(entry, ordinal, self._ordinal_of(top, path[:-1]))
-
-    def _ordinal_of(self, top: Entry, path: Path) -> int:
-        """The preorder number of a directory of which the path is known to exist."""
-        ordinal, entry = 0, top
-        for name in path:
-            found = find(self._nodes.objects.cached_node, entry.ref, name)
-            assert found is not None
-            ordinal, entry = ordinal + found.ordinal, found.entry
-        return ordinal
+        return Place(entry, ordinal, parent)
 
 
 DOTS = 2

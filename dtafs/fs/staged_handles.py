@@ -5,6 +5,7 @@ What only looks goes on while a commit holds the dataset still; what changes som
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from contextlib import suppress
 from typing import ParamSpec, TypeVar
@@ -12,14 +13,14 @@ from typing import ParamSpec, TypeVar
 import trio
 
 from dtafs.errors import StorageFullError
-from dtafs.fs.area import Emit, OpenDirectory, OpenFile
+from dtafs.fs.area import Emit, OpenDirectory, OpenFile, refuse
 from dtafs.fs.attributes import Attributes
 from dtafs.fs.gate import Gate
 from dtafs.fs.nodes import NodeReader
 from dtafs.store.durable import Disk
-from dtafs.store.staging.data import execute_read
 from dtafs.store.staging.listing import DirectoryHandle
-from dtafs.store.staging.rows import Inode
+from dtafs.store.staging.plans import execute_read
+from dtafs.store.staging.rows import FILE_MAX_BYTES, HELD_MAX_BYTES, Inode
 from dtafs.store.staging.staging import Staging
 
 P = ParamSpec("P")
@@ -61,6 +62,14 @@ class Home:
     async def change(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Make a call that changes something, when the gate is open."""
         await self.gate.enter()
+        return await self._change(call, *args, **kwargs)
+
+    async def open(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `change`, for the call that opens a file for writing."""
+        await self.gate.enter_to_write()
+        return await self._change(call, *args, **kwargs)
+
+    async def _change(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             try:
                 return await self.nodes.run(call, *args, **kwargs)
@@ -69,6 +78,14 @@ class Home:
                 return await self.nodes.run(call, *args, **kwargs)
         finally:
             self.gate.leave()
+
+    async def resize(self, ino: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `change`, for a call that may cut a file: what takes long is done in a thread."""
+        result = await self.change(call, *args, **kwargs)
+        left = self.staging.left_to_cut(ino)
+        if left is not None:
+            await self.writing(left)
+        return result
 
     async def write(self, fd: int, data: bytes, offset: int) -> None:
         """Write to a data file, inline what is small."""
@@ -97,17 +114,26 @@ class StagedFile(OpenFile):
 
     async def read(self, offset: int, size: int) -> bytes:
         home = self._home
-        plan = await home.look(home.staging.plan_read, self._ino, offset, size)
         nodes = home.nodes
-        return await trio.to_thread.run_sync(
-            execute_read, plan, nodes.objects, limiter=nodes.limiter
-        )
+        with nodes.objects.users.at_work():  # what the plan says must not be collected meanwhile
+            plan = await home.look(home.staging.plan_read, self._ino, offset, size)
+            if plan.is_in_memory:
+                return execute_read(plan, nodes.objects)
+            return await trio.to_thread.run_sync(
+                execute_read, plan, nodes.objects, limiter=nodes.limiter
+            )
 
     async def write(self, offset: int, data: bytes) -> int:
         # Without a time: under the write-back cache the kernel keeps mtime and ctime and sets them.
         home, staging = self._home, self._home.staging
+        if offset + len(data) > FILE_MAX_BYTES:
+            refuse(errno.EFBIG)
         await home.gate.enter()
         try:
+            if not offset and len(data) <= HELD_MAX_BYTES:
+                with suppress(StorageFullError):  # which the way by a data file deals with
+                    if await home.nodes.run(staging.hold, self._ino, data, None):
+                        return len(data)
             fd = await home.nodes.run(staging.begin_write, self._ino)
             try:
                 await home.write(fd, data, offset)
@@ -140,8 +166,9 @@ class StagedListing(OpenDirectory):
         self._home, self._handle, self._dots, self._show = home, handle, dots, show
 
     async def read(self, start: int, emit: Emit) -> None:
-        home = self._home
-        await home.look(_Page(home, self._handle, self._dots, self._show, start, emit).fill)
+        page = _Page(self._home, self._handle, self._dots, self._show, start, emit)
+        while not await self._home.look(page.fill):
+            await trio.lowlevel.checkpoint()
 
     async def fsync(self) -> None:
         await self._home.writing(self._home.staging.fsync, self._handle.ino)
@@ -166,15 +193,24 @@ class _Page:
         self._home, self._handle, self._dots = home, handle, dots
         self._show, self._cookie, self._emit = show, start, emit
 
-    def fill(self) -> None:
-        """Emit names until there is no room or no name left."""
+    def fill(self) -> bool:
+        """Emit some names; True when there is no room or no name left.
+
+        Of a directory from which many names were removed, what is left may be far between.
+        """
         if self._cookie < DOTS:
             dots = self._dots()
             for position in range(self._cookie, DOTS):
                 if not self._emit((b".", b"..")[position], dots[position], position + 1):
-                    return
+                    return True
                 self._cookie = position + 1
-        for name, following, inode in self._home.staging.list(self._handle, self._cookie - DOTS):
-            if not self._emit(name, self._show(inode), following + DOTS):
-                return
-            self._cookie = following + DOTS
+        staging = self._home.staging
+        some, following = staging.list_some(self._handle, self._cookie - DOTS)
+        for name, after, inode in some:
+            if not self._emit(name, self._show(inode), after + DOTS):
+                return True
+            self._cookie = after + DOTS
+        if following is None:
+            return True
+        self._cookie = following + DOTS
+        return False

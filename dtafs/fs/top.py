@@ -272,11 +272,10 @@ class TopArea(Area):
         return await self.lookup(ROOT, name)
 
     def _dataset_names(self, dataset: str) -> Iterator[bytes]:
-        newest = self._row(dataset).newest
-        for number in range(1, newest + 1):
-            if self._lake.index.version(dataset, number) is not None:
-                yield os.fsencode(version_name(number))
-        if newest:
+        numbers = self._lake.index.version_numbers(dataset)
+        for number in numbers:
+            yield os.fsencode(version_name(number))
+        if numbers:
             yield os.fsencode(LATEST)
         if self._staged is not None:
             yield STAGING_NAME

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import Any, TypeVar
 
 import trio
@@ -27,8 +28,11 @@ from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
 from dtafs.store.progress import Report
 from dtafs.store.session import Session, actor_here
+from dtafs.store.staging.outdated import Outdated
 
 T = TypeVar("T")
+NOTHING_OUTDATED = Outdated([], [])
+Renewed = Callable[[str, Outdated], None]
 Waiting = Callable[[], bool]
 """Whether the client that asked for something is still there to hear of it."""
 
@@ -45,12 +49,11 @@ CALLERS_AT_ONCE = 64
 class Changes:
     """Changes to the lake of one daemon. Methods belong to the event loop.
 
-    `renewed(dataset)` is called when staging has changed in a way that the kernel has not seen.
+    `renewed(dataset, outdated)` is called in a thread, before a command that has changed something
+    is answered: the attributes of the dataset's directory have changed, and what `outdated` says.
     """
 
-    def __init__(
-        self, lake: Lake, gates: Gates, drafts: Drafts, renewed: Callable[[str], None]
-    ) -> None:
+    def __init__(self, lake: Lake, gates: Gates, drafts: Drafts, renewed: Renewed) -> None:
         self.lake, self.gates, self.drafts, self.renewed = lake, gates, drafts, renewed
         self.token = trio.lowlevel.current_trio_token()
         self.committing: set[str] = set()
@@ -59,6 +62,7 @@ class Changes:
         # commits as that would wait for each other for ever.
         self._steps = trio.CapacityLimiter(CHANGES_AT_ONCE)
         self._callers = trio.CapacityLimiter(CALLERS_AT_ONCE)
+        self._patience_s = lake.config.mount.writer_wait_s
 
     def session(
         self,
@@ -76,18 +80,20 @@ class Changes:
 
     async def create(self, dataset: str, caller: Caller) -> None:
         """Create a dataset."""
-        await self._call(self._for(caller, dataset).create, dataset)
+        session = await self._for(caller, dataset)
+        await self._call(session.create, dataset)
         await self._call(self.lake.staging, dataset, (caller.uid, caller.gid))
 
     async def tag(self, dataset: str, version: int, tag: str, caller: Caller) -> None:
         """Put a tag on a version."""
         if tag in self.lake.index.tags(dataset):
             raise ConflictError(f"{dataset!r} has the tag {tag!r} already")
-        await self._call(self._for(caller, dataset).set_tags, dataset, version, (tag,))
+        session = await self._for(caller, dataset)
+        await self._call(session.set_tags, dataset, version, (tag,))
 
     async def untag(self, dataset: str, tag: str, caller: Caller) -> None:
         """Take a tag off every version that carries it."""
-        session = self._for(caller, dataset)
+        session = await self._for(caller, dataset)
         for number in self.lake.index.tagged(dataset, tag):
             await self._call(session.set_tags, dataset, number, (), (tag,))
 
@@ -95,9 +101,8 @@ class Changes:
         """Commit staging as version `number`, with the message and tags that were set on it."""
         draft = self.drafts.of(dataset)
         message = draft.text() or COMMIT_MESSAGE
-        actor = actor_here(program_of(caller.pid), caller.uid)
-        session = self.session(actor, dataset, number)
         self.check_number(dataset, number)
+        session = await self._for(caller, dataset, number)
         await self._call(session.commit, dataset, message, draft.tag_list())
 
     def check_number(self, dataset: str, number: int) -> None:
@@ -121,34 +126,53 @@ class Changes:
     ) -> VersionRow:
         """Commit: `chunk` while staging is in use, `complete` while it holds still.
 
-        `wait` is None for a commit that open writers refuse after a short patience; otherwise it
-        says whether somebody still waits for them to close. Waiting holds up nobody else.
+        `wait` is None for a commit that a writer refuses who keeps a file open; otherwise it says
+        whether somebody still waits for that. Waiting holds up nobody, but where writers follow
+        each other without a pause, new ones wait, for a moment, until those there are have closed.
         """
         self.committing.add(dataset)
+        gate = self.gates.of(dataset)
         try:
             while True:
-                await self._await_writers(dataset, wait)
+                await self._await_writers(dataset, wait, they_follow=True)
                 async with self.turn(dataset):
                     await self._thread(chunk)
-                    async with self.gates.of(dataset).closing():
-                        if self._writers(dataset):
+                    with gate.no_new_writers():
+                        limit_s = inf if wait is None else self._patience_s
+                        with trio.move_on_after(limit_s) as waiting:
+                            await self._await_writers(dataset, wait)
+                        if waiting.cancelled_caught:
                             continue
-                        if expected is not None:
-                            self.check_number(dataset, expected)
-                        with trio.CancelScope(shield=True):  # a commit ends, one way or the other
-                            row = await self._thread(complete)
-                        self.drafts.clear(dataset)
-                        return row
+                        async with gate.closing():
+                            if self._writers(dataset):
+                                continue
+                            if expected is not None:
+                                self.check_number(dataset, expected)
+                            with trio.CancelScope(shield=True):  # it ends, one way or the other
+                                row = await self._thread(complete)
+                            self.drafts.clear(dataset)
+                            return row
         finally:
             self.committing.discard(dataset)
 
-    async def _await_writers(self, dataset: str, wait: Waiting | None) -> None:
-        """Wait for RELEASEs that are under way, or, with `wait`, for every writer to close."""
-        patience = trio.current_time() + self.lake.config.mount.writer_wait_s
+    async def _await_writers(
+        self, dataset: str, wait: Waiting | None, they_follow: bool = False
+    ) -> None:
+        """Wait for RELEASEs that are under way, or, with `wait`, for every writer to close.
+
+        With `they_follow` it is enough that all who wrote when it began have closed.
+        """
+        patience = trio.current_time() + self._patience_s
+        stayed = [opener for _, opener in self._writers(dataset)]
         while writers := self._writers(dataset):
+            late = trio.current_time() > patience
+            openers = {id(opener) for _, opener in writers}
+            stayed = [opener for opener in stayed if id(opener) in openers]
+            if late and they_follow and not stayed:
+                return
             path, opener = writers[0]
             who = f"process {opener.pid} ({opener.program})"
-            if wait is None and trio.current_time() > patience:
+            if wait is None and late:
                 raise BusyError(
                     f"{os.fsdecode(path)} is open for writing by {who}; "
                     "close it, or commit with --wait"
@@ -167,7 +191,6 @@ class Changes:
             async with self.gates.of(dataset).closing():
                 await self._thread(self.lake.staging(dataset).discard)
         self.drafts.clear(dataset)
-        self.renewed(dataset)
 
     def pass_gate(self, dataset: str, call: Callable[[], T]) -> T:
         """From a thread: make a call on the loop when the gate of a dataset is open."""
@@ -178,8 +201,12 @@ class Changes:
 
         return trio.from_thread.run(enter, trio_token=self.token)
 
-    def _for(self, caller: Caller, dataset: str) -> DaemonSession:
-        return self.session(actor_here(program_of(caller.pid), caller.uid), dataset)
+    async def _for(
+        self, caller: Caller, dataset: str, expected: int | None = None
+    ) -> DaemonSession:
+        # In a thread, for the name of a user may have to come over the network.
+        actor = await self._call(actor_here, program_of(caller.pid), caller.uid)
+        return self.session(actor, dataset, expected)
 
     async def _call(self, call: Callable[..., T], *args: object) -> T:
         """Run a whole change in a thread; it may come back to the loop for its steps."""
@@ -206,11 +233,16 @@ class DaemonSession(Session):
         self._expected = expected
         self._waiting = waiting
 
+    def create(self, dataset: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        facts = super().create(dataset, *args, **kwargs)
+        self._changes.renewed(dataset, NOTHING_OUTDATED)
+        return facts
+
     def put(self, dataset: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         try:
             return super().put(dataset, *args, **kwargs)
         finally:
-            self._on_loop(partial(self._changes.renewed, dataset))
+            self._renew_staging(dataset)
 
     def mirrors(self, dataset: str) -> list[str]:
         mine = [mount for mount in mounts() if daemon_of(mount) == os.getpid()]
@@ -220,6 +252,7 @@ class DaemonSession(Session):
     def discard(self, dataset: str) -> dict[str, Any]:
         row = self.lake.dataset(dataset)
         trio.from_thread.run(self._changes.discard, dataset, trio_token=self._changes.token)
+        self._renew_staging(dataset)
         return {"dataset": dataset, "base": row.newest}
 
     def seal(
@@ -248,7 +281,9 @@ class DaemonSession(Session):
         )
         waiting = self._waiting if wait else None
         seal = partial(self._changes.seal, dataset, chunk, complete, waiting, self._expected)
-        return trio.from_thread.run(seal, trio_token=self._changes.token)
+        row = trio.from_thread.run(seal, trio_token=self._changes.token)
+        self._changes.renewed(dataset, NOTHING_OUTDATED)
+        return row
 
-    def _on_loop(self, call: Callable[[], None]) -> None:
-        trio.from_thread.run_sync(call, trio_token=self._changes.token)
+    def _renew_staging(self, dataset: str) -> None:
+        self._changes.renewed(dataset, self.lake.staging(dataset).take_outdated())

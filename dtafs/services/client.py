@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
@@ -15,6 +14,8 @@ from dtafs.services.protocol import connect, decode_line, encode_line, socket_pa
 from dtafs.store.progress import Progress, Report
 
 if TYPE_CHECKING:
+    import socket
+
     from dtafs.store.session import Session
 
     AnySession: TypeAlias = "Session | RemoteSession"
@@ -114,6 +115,15 @@ class RemoteSession:
         """Rebuild the index from the objects."""
         return self._ask("reindex", progress)
 
+    def collect(
+        self,
+        grace_s: float | None = None,
+        dry_run: bool = False,
+        progress: Report | None = None,
+    ) -> dict[str, Any]:
+        """Delete what nothing reaches."""
+        return self._ask("collect", progress, grace_s=grace_s, dry_run=dry_run)
+
     def _ask(self, call: str, progress: Report | None = None, **arguments: Any) -> dict[str, Any]:
         request = {"call": call, "program": self._program, "arguments": arguments}
         try:
@@ -136,8 +146,9 @@ class RemoteSession:
 
 def connect_to_daemon(lake: Path, program: str = PROGRAM) -> RemoteSession | None:
     """A session with the daemon of a lake, or None when no daemon has it mounted."""
+    path = socket_path(lake)
     try:
-        return RemoteSession(connect(socket_path(lake)), program)
+        return RemoteSession(connect(path), program) if path.exists() else None
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         return None
     except PermissionError:

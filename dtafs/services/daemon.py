@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import gc
 import logging
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyfuse3
@@ -21,12 +25,12 @@ import trio
 from msgspec import Struct
 
 from dtafs.errors import BusyError, ConflictError, DtafsError, StorageError
+from dtafs.fs import requests
 from dtafs.fs.attributes import SEALED_TIMEOUT_S
 from dtafs.fs.build import Directories, build_namespace
 from dtafs.fs.drafts import Drafts
 from dtafs.fs.gate import Gates
 from dtafs.fs.operations import Operations
-from dtafs.fs.top import STAGING_NAME
 from dtafs.services import mountpoints
 from dtafs.services.background import BackgroundSealer, flush_staging
 from dtafs.services.changes import Changes, Waiting
@@ -35,6 +39,7 @@ from dtafs.services.protocol import socket_path
 from dtafs.services.status import StatusSources
 from dtafs.store.lake import Lake
 from dtafs.store.session import Session, actor_here
+from dtafs.store.staging.outdated import Outdated
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +53,9 @@ SYNC_LIMIT_S = 20.0
 
 M_ARENA_MAX, ARENAS = -8, 2
 """`mallopt(3)`: without it the daemon's memory grows by a third while eight threads decode."""
+
+COLLECT_AFTER = (50_000, 4, 1)
+"""Objects, collections of the young, of the middle-aged: 5, 10 and 20 ms of looking at the most."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -66,6 +74,9 @@ def serve(path: Path, options: MountOptions, ready: Callable[[], None]) -> None:
     Raises a DtafsError when it cannot be mounted; then nothing was left behind.
     """
     _limit_arenas()
+    _limit_collections()
+    _unlimit_files()
+    logging.getLogger("pyfuse3").addFilter(_pass_over_aborted)
     os.umask(0)  # modes that callers ask for are theirs to mask; files of the lake name their own
     path = path.absolute()
     place = mountpoints.check_mountpoint(path, options.mountpoint, options.allow_other)
@@ -103,6 +114,34 @@ def _limit_arenas() -> None:
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
 
 
+def _unlimit_files() -> None:
+    """Let the daemon have as many descriptors as it may: one for each staged file in use, and the
+    limit of 1,024 that a shell gives was set for programs of one user that call select(2)."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _pass_over_aborted(record: logging.LogRecord) -> bool:
+    """Whether what pyfuse3 says is worth saying. The kernel answers a reply to a request that it has
+    given up, as at an unmount or after a kill, with ENOENT; libfuse takes no notice either."""
+    given_up = record.args == (os.strerror(errno.ENOENT),)
+    return not (given_up and "fuse_reply_* failed" in str(record.msg))
+
+
+def _limit_collections() -> None:
+    """Let a garbage collection look only at what was made since the last full one: of what has lived
+    that long next to nothing is ever in a lost cycle, and a look at everything stops all threads
+    for a tenth of a second per million objects."""
+
+    def keep(phase: str, found: dict[str, int]) -> None:
+        if phase == "stop" and found["generation"] == 2:
+            gc.freeze()
+
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
+    gc.callbacks.append(keep)
+
+
 def _first(group: BaseException) -> BaseException:
     """The first exception of a group, however deep."""
     while isinstance(group, BaseExceptionGroup):
@@ -126,9 +165,14 @@ class _Daemon:
                 nursery.start_soon(self._sealer.run)
                 nursery.start_soon(flush_staging, self._lake)
             nursery.start_soon(self._obey_signals, nursery)
-            self._mount(operations, nursery)
+            await trio.to_thread.run_sync(self._announce)
             try:
-                await pyfuse3.main(min_tasks=MIN_TASKS, max_tasks=MAX_TASKS)
+                self._mount(operations, nursery)
+            except BaseException:
+                self._withdraw()
+                raise
+            try:
+                await requests.serve(MIN_TASKS, MAX_TASKS)
             finally:
                 self._ended = True
                 self._invalidating = False
@@ -142,12 +186,11 @@ class _Daemon:
 
     def _build(self, nursery: trio.Nursery) -> Operations:
         lake = self._lake
+        self._token = trio.lowlevel.current_trio_token()
         gates, drafts, directories = Gates(), Drafts(), Directories()
         changes = None
         if lake.can_write:
-            changes = Changes(
-                lake, gates, drafts, lambda dataset: self._renew(directories.number_of(dataset))
-            )
+            changes = Changes(lake, gates, drafts, partial(self._renew, directories))
             self._sealer = BackgroundSealer(changes)
             self._control = ControlServer(socket_path(lake.path), self._session_for(changes))
         sources = StatusSources(lake, self._options.mountpoint, changes)
@@ -163,10 +206,20 @@ class _Daemon:
 
         return session_for
 
-    def _renew(self, directory: int) -> None:
-        """Let the kernel forget what it knows below a dataset's `staging`."""
-        if self._invalidating:
-            pyfuse3.invalidate_entry_async(directory, STAGING_NAME, ignore_enoent=True)
+    def _renew(self, directories: Directories, dataset: str, outdated: Outdated) -> None:
+        """Let the kernel forget what is so no longer. In a thread, for it waits for requests to the
+        directories concerned; attributes alone it forgets at once, dirty pages or not. Errors say
+        that it knows nothing of a name or an inode, or that the mount has just gone."""
+        number = directories.number_of
+        directory = trio.from_thread.run_sync(number, dataset, trio_token=self._token)
+        for parent, name in outdated.names:
+            if self._invalidating:
+                with contextlib.suppress(OSError):
+                    pyfuse3.invalidate_entry(parent, name)
+        for ino in (pyfuse3.ROOT_INODE, directory, *outdated.inodes):
+            if self._invalidating:
+                with contextlib.suppress(OSError):
+                    pyfuse3.invalidate_inode(ino, attr_only=True)
 
     def _mount(self, operations: Operations, nursery: trio.Nursery) -> None:
         options = {
@@ -191,7 +244,6 @@ class _Daemon:
         that, it would set its own read-ahead again."""
         mountpoint = self._options.mountpoint
         mountpoints.raise_read_ahead(mountpoint, self._lake.config.mount.read_ahead_kib)
-        self._announce()
         log.info("%s is mounted on %s", self._lake.path, mountpoint)
         self._ready()
 

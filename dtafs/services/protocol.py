@@ -14,21 +14,21 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dtafs.errors import DtafsError, UsageError, outcome_of
+
+if TYPE_CHECKING:
+    import socket
 
 LINE_MAX_BYTES = 16 * 1024 * 1024
 """A `put` of 100,000 paths fits; more is a mistake or an attack."""
 
-CALLS = frozenset(
-    {"create", "put", "status", "commit", "discard", "set_tags", "record", "stats", "reindex"}
-)
+CALLS = frozenset("create put status commit discard set_tags record stats reindex collect".split())
 """The methods of `dtafs.store.session.Session` that a command may ask for."""
 
-REPORTING = frozenset({"put", "commit", "reindex"})
+REPORTING = frozenset({"put", "commit", "reindex", "collect"})
 """Those that take `progress`."""
 
 
@@ -57,6 +57,8 @@ class SocketAddress:
 
 def connect(path: Path) -> socket.socket:
     """A connection to the socket at `path`; OSError when nobody listens."""
+    import socket  # 3 ms, and most commands meet no daemon
+
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with SocketAddress(path) as address:
@@ -76,7 +78,7 @@ def decode_line(line: bytes) -> dict[str, Any]:
     """The message of a line; UsageError for anything else."""
     try:
         message = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError("a message on the control socket is not JSON") from None
     if not isinstance(message, dict):
         raise UsageError("a message on the control socket is not a JSON object")

@@ -27,6 +27,7 @@ from dtafs.store.survey import Survey
 
 if TYPE_CHECKING:
     from dtafs.store.lake import Lake
+    from dtafs.store.scrub import Scrub
 
 __all__ = ["INVARIANTS", "Affected", "Finding", "check"]
 
@@ -110,14 +111,23 @@ INVARIANTS: dict[int, Callable[[Facts], None]] = {
 }
 
 
-def check(lake: Lake, *, read_data: bool = False, progress: Report | None = None) -> list[Finding]:
+def check(
+    lake: Lake,
+    *,
+    read_data: bool = False,
+    progress: Report | None = None,
+    scrub: Scrub | None = None,
+) -> list[Finding]:
     """Check an open lake; the findings, errors first, each by its invariant.
+
+    `scrub` says which packs are due and remembers the results. Where it leaves some out, files are
+    not hashed as a whole: what they consist of is in their nodes, which are always checked.
 
     Blocks; takes time in proportion to the metadata, and with `read_data` to all that is stored.
     Staging, where the lake is open for writing, is flushed first, so the caller must be the one who
     uses it. Never raises for damage.
     """
-    survey = Survey(lake, read_data=read_data, report=progress)
+    survey = Survey(lake, read_data=read_data, report=progress, scrub=scrub)
     try:
         facts = _gather(survey)
         for number, function in INVARIANTS.items():
@@ -131,7 +141,7 @@ def check(lake: Lake, *, read_data: bool = False, progress: Report | None = None
 def _gather(survey: Survey) -> Facts:
     present: list[bytes] = []
     strays: list[str] = []
-    packs = PackPass([], strays, 0, {}, {})
+    packs = PackPass([], strays, 0, 0, {}, {})
     staging = StagingFacts()
     reach = Reach(survey)
 
@@ -144,6 +154,8 @@ def _gather(survey: Survey) -> Facts:
         present.extend(found)
         strays.extend(others)
 
+    if survey.read_data:
+        survey.attempt(4, "reading the data", partial(checks_packs.read_data, survey))
     survey.attempt(5, "listing the packs", list_packs)
     survey.attempt(
         8, "reading the table of uncommitted packs", partial(checks_packs.read_pending, survey)
@@ -151,7 +163,7 @@ def _gather(survey: Survey) -> Facts:
     survey.attempt(4, "reading the log", survey.read_log)
     survey.attempt(4, "reading the packs", read_packs)
     survey.attempt(6, "walking over the versions", reach.walk)
-    if survey.read_data:
+    if survey.read_data and not survey.skips_contents:
         survey.attempt(6, "reading the contents", reach.read_contents)
     survey.attempt(7, "reading staging", partial(checks_staging.gather, survey, staging))
     return Facts(survey, packs, reach, staging)

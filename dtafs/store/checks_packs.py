@@ -15,14 +15,15 @@ from typing import NamedTuple
 
 from dtafs.core.format import pack_key
 from dtafs.core.values import HASH_BYTES
-from dtafs.errors import DtafsError
-from dtafs.store.database import Database
+from dtafs.errors import DtafsError, NotFoundError
+from dtafs.store.condemn import read_marks
+from dtafs.store.database import Database, Txn
 from dtafs.store.durable import open_for_reading, read_at
 from dtafs.store.findings import WARNING, Affected
-from dtafs.store.index import PackRow, decode_place
+from dtafs.store.index_packs import PackRow, decode_place
 from dtafs.store.packs import Pack, Place, decode_frame, hash_pack, read_footer
 from dtafs.store.pending import TABLES as PENDING_TABLES
-from dtafs.store.survey import DAMAGE, LoggedVersion, Survey, counted
+from dtafs.store.survey import DAMAGE, Bringer, Survey, counted
 
 FRESH_S = 60.0
 """A pack that is younger, in a lake that another process writes to, is not an orphan yet."""
@@ -37,6 +38,7 @@ class PackPass(NamedTuple):
     orphans: list[bytes]
     strays: list[str]
     rows_confirmed: int
+    copies_confirmed: int
     rows_absent: dict[bytes, int]
     """Packs with chunks that have no row, and how many."""
     rows_wrong: dict[bytes, int]
@@ -44,7 +46,8 @@ class PackPass(NamedTuple):
 
 
 def read_pending(survey: Survey) -> None:
-    """Fill `pending` from the table of uncommitted packs."""
+    """Fill `pending` and `condemned`: what uncommitted work needs, what a collection will delete."""
+    survey.condemned = frozenset(read_marks(survey.root))
     pending = survey.lake.pending
     if pending is not None:
         survey.pending.update(pending.all_packs())
@@ -87,9 +90,9 @@ def _is_hex(text: str) -> bool:
 
 
 def pass_over_packs(survey: Survey, present: list[bytes], strays: list[str]) -> PackPass:
-    """Read every pack that is there or should be, as far as `read_data` asks for."""
-    result = PackPass([], strays, 0, {}, {})
-    confirmed = 0
+    """Read the footer of every pack that is there or should be."""
+    result = PackPass([], strays, 0, 0, {}, {})
+    confirmed = copies = 0
     everything = sorted({*present, *survey.named, *survey.pending})
     done_bytes = 0
     for done, pack_id in enumerate(everything):
@@ -103,28 +106,61 @@ def pass_over_packs(survey: Survey, present: list[bytes], strays: list[str]) -> 
             survey.bad_packs[pack_id] = str(error)
             continue
         done_bytes += pack.size
-        if survey.read_data:
-            _read_data(survey, pack)
         if pack_id in survey.named:
-            confirmed += _confirm_rows(survey, pack, result)
+            rows, others = _confirm_rows(survey, pack, result)
+            confirmed, copies = confirmed + rows, copies + others
     survey.progress("check packs", len(everything), len(everything), done_bytes)
-    return result._replace(rows_confirmed=confirmed)
+    return result._replace(rows_confirmed=confirmed, copies_confirmed=copies)
+
+
+def read_data(survey: Survey) -> None:
+    """Read all packs that are there and due, those first that were not read for the longest time.
+
+    It may take hours, in which packs come and go: so it is done before anything else is looked at,
+    and a pack that is not there any more is passed over.
+    """
+    scrub = survey.scrub
+    present, _strays = list_packs(survey)
+    known = scrub.ledger.packs if scrub is not None else {}
+    present.sort(key=lambda pack: known[pack].time_ns if pack in known else 0)
+    done_bytes = 0
+    for done, pack_id in enumerate(present):
+        survey.progress("check data", done, len(present), done_bytes)
+        if scrub is not None and not scrub.is_due(pack_id):
+            continue
+        try:
+            pack = read_footer(survey.root, pack_id)
+        except DAMAGE:
+            continue  # the pass over the packs says what is wrong, if it should be there
+        _read_data(survey, pack)
+        done_bytes += pack.size
+    survey.progress("check data", len(present), len(present), done_bytes)
+    if scrub is not None:
+        scrub.ledger.keep(present)
 
 
 def _read_data(survey: Survey, pack: Pack) -> None:
     """Read every byte of a pack: against its name, frame by frame, and chunk by chunk."""
+    scrub, problems = survey.scrub, []
     try:
-        if hash_pack(survey.root, pack.id) != pack.id:
-            survey.add(4, f"pack {pack.id.hex()} is not what it was when it was written")
+        hash_whole = hash_pack if scrub is None else scrub.hash_pack
+        if hash_whole(survey.root, pack.id) != pack.id:
+            problems.append(f"pack {pack.id.hex()} is not what it was when it was written")
+            survey.add(4, problems[0])
         fd = open_for_reading(survey.root / pack_key(pack.id))
-    except DAMAGE as error:
-        survey.bad_packs[pack.id] = f"pack {pack.id.hex()} cannot be read: {error}"
+    except NotFoundError:
         return
-    try:
-        for frame_places in _by_frame(pack):
-            _read_frame(survey, fd, frame_places)
-    finally:
-        os.close(fd)
+    except DAMAGE as error:
+        problems.append(f"pack {pack.id.hex()} cannot be read: {error}")
+        survey.bad_packs[pack.id] = problems[-1]
+    else:
+        try:
+            for frame_places in _by_frame(pack):
+                problems += _read_frame(survey, fd, frame_places)
+        finally:
+            os.close(fd)
+    if scrub is not None:
+        scrub.ledger.note(pack.id, problems[0] if problems else "")
 
 
 def _by_frame(pack: Pack) -> Iterator[list[tuple[bytes, Place]]]:
@@ -133,31 +169,36 @@ def _by_frame(pack: Pack) -> Iterator[list[tuple[bytes, Place]]]:
         yield [next(places) for _ in frame.chunks]
 
 
-def _read_frame(survey: Survey, fd: int, places: list[tuple[bytes, Place]]) -> None:
+def _read_frame(survey: Survey, fd: int, places: list[tuple[bytes, Place]]) -> list[str]:
+    """Note what is wrong with a frame and its chunks; the problems."""
     if not places:
-        return
+        return []
     first = places[0][1]
     try:
         plain = decode_frame(read_at(fd, first.stored, first.offset), first.plain, first.codec)
     except DAMAGE as error:
-        where = f"pack {first.pack.hex()}, frame at {first.offset}"
-        survey.bad_frames[first.pack, first.offset] = f"{where}: {error}"
-        return
+        problem = f"pack {first.pack.hex()}, frame at {first.offset}: {error}"
+        survey.bad_frames[first.pack, first.offset] = problem
+        return [problem]
+    problems = []
     for chunk, place in places:
         data = memoryview(plain)[place.start : place.start + place.size]
         if survey.objects.chunk_id(hashlib.sha256(data).digest()) != chunk:
-            survey.bad_chunks[chunk] = (
+            problem = (
                 f"chunk {chunk.hex()} is altered in pack {place.pack.hex()}, "
                 f"frame at {place.offset}"
             )
+            survey.bad_chunks[chunk] = problem
+            problems.append(problem)
+    return problems
 
 
-def _confirm_rows(survey: Survey, pack: Pack, result: PackPass) -> int:
-    """Compare the rows of a pack's chunks with its footer; how many rows it confirms."""
+def _confirm_rows(survey: Survey, pack: Pack, result: PackPass) -> tuple[int, int]:
+    """Compare the rows of a pack's chunks with its footer; how many rows and copies it confirms."""
     own: dict[bytes, Place] = {}
     for chunk, place in sorted(pack.places()):
         own.setdefault(chunk, place)
-    confirmed = 0
+    confirmed = copies = 0
     with survey.lake.index.database.read() as txn:
         for chunk, place in own.items():
             try:
@@ -171,9 +212,16 @@ def _confirm_rows(survey: Survey, pack: Pack, result: PackPass) -> int:
                 result.rows_absent[pack.id] = result.rows_absent.get(pack.id, 0) + 1
             elif row == place:
                 confirmed += 1
-            elif row.pack >= pack.id:  # the same chunk in another pack: the smaller name counts
+            elif row.pack < pack.id and _is_copy(txn, chunk, place):
+                copies += 1  # of two packs the one with the smaller name counts
+            else:
                 result.rows_wrong[pack.id] = result.rows_wrong.get(pack.id, 0) + 1
-    return confirmed
+    return confirmed, copies
+
+
+def _is_copy(txn: Txn, chunk: bytes, place: Place) -> bool:
+    value = txn.get("copy", chunk + place.pack)
+    return value is not None and decode_place(value) == place
 
 
 def check_named_packs(survey: Survey) -> None:
@@ -184,8 +232,8 @@ def check_named_packs(survey: Survey) -> None:
             survey.add(1, f"{problem}; {version.name} brought it", [_brought(version)])
 
 
-def _brought(version: LoggedVersion) -> Affected:
-    return Affected(version.dataset, (version.number,))
+def _brought(bringer: Bringer) -> Affected:
+    return Affected(bringer.dataset, (bringer.number,) if bringer.number else ())
 
 
 def check_absent_rows(survey: Survey, result: PackPass) -> None:
@@ -212,7 +260,7 @@ def check_absent_rows(survey: Survey, result: PackPass) -> None:
             )
 
 
-def _pack_row(pack: Pack, version: LoggedVersion) -> PackRow:
+def _pack_row(pack: Pack, version: Bringer) -> PackRow:
     plain = sum(frame.plain for frame in pack.frames)
     chunks = sum(len(frame.chunks) for frame in pack.frames)
     return PackRow(
@@ -233,7 +281,10 @@ def check_rows(survey: Survey, result: PackPass) -> None:
         survey.add(3, problem)
     database = survey.lake.index.database
     with database.read() as txn:
-        total = txn.count("chunk")
+        total, copies = txn.count("chunk"), txn.count("copy")
+    if copies > result.copies_confirmed and not survey.bad_packs:
+        surplus = counted(copies - result.copies_confirmed, "copy row")
+        survey.add(3, f"the index has {surplus} that no pack explains: run dtafsctl reindex")
     wrong = sum(result.rows_wrong.values())
     if total == result.rows_confirmed and not wrong:
         return
@@ -275,8 +326,9 @@ def check_references(survey: Survey, result: PackPass) -> None:
     for pack in result.orphans:
         row = known.get(pack)
         lost_entry = row is not None and not survey.log_is_whole(row.dataset)
-        if not lost_entry and not _is_fresh(survey, pack):
-            text = f"pack {pack.hex()} is named by no log entry and by no staging"
+        waits = pack in survey.condemned  # for a collection to delete it
+        if not lost_entry and not waits and not _is_fresh(survey, pack):
+            text = f"pack {pack.hex()} is named by no log entry and by no staging: dtafsctl collect"
             survey.add(5, text, (), WARNING)
     for name in result.strays:
         survey.add(5, f"{name} is not a pack", (), WARNING)

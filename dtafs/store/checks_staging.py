@@ -189,8 +189,11 @@ class _Tree:
                 self.wrong(f"inode {row.ino} has a range {start} to {until} that cannot be")
             end = until
         base, size = row.content, row.size
+        held = self.txn.get("bytes", self.key(row.ino)) or b""
+        if held and not row.is_held:
+            self.wrong(f"inode {row.ino} has bytes that nothing shows")
         if (
-            row.limit > (base.size if base else 0)
+            row.limit > (base.size if base else len(held))
             or row.limit > size
             or (row.sealed or EMPTY).size not in (0, size)
         ):

@@ -20,6 +20,7 @@ Both block and may run in any thread.
 from __future__ import annotations
 
 from functools import partial
+from itertools import islice
 
 import msgspec
 
@@ -30,7 +31,7 @@ from dtafs.core.values import Actor, Manifest, Source, Transform
 from dtafs.errors import BusyError, IntegrityError, RefusedError, StorageFullError
 from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
-from dtafs.store.packs import read_footer
+from dtafs.store.packs import Pack, read_footer
 from dtafs.store.progress import Meter, Progress, Report
 from dtafs.store.reachable import require_all
 from dtafs.store.sealing import Sealer
@@ -58,16 +59,16 @@ def prepare(lake: Lake, dataset: str, report: Report | None = None) -> int:
     staging = lake.staging(dataset)
     meter = None
     if report is not None:
-        todo = list(staging.unsealed())
-        total = sum(size for _ino, _generation, size in todo)
-        meter = Meter(report, Progress("commit", 0, 0, len(todo), total))
+        files = size = 0
+        for _ino, _generation, own in staging.unsealed():
+            files, size = files + 1, size + own
+        meter = Meter(report, Progress("commit", 0, 0, files, size))
     count = 0
     for _ in range(PASSES):
-        todo = list(staging.unsealed())
-        for start in range(0, len(todo), ROUND_FILES):
-            some = todo[start : start + ROUND_FILES]
+        todo = staging.unsealed()
+        while some := list(islice(todo, ROUND_FILES)):
             count += seal_files(lake, dataset, staging, some, meter)
-        if not todo:
+        if next(staging.unsealed(), None) is None:
             break
     return count
 
@@ -84,10 +85,10 @@ def seal_files(
         for ino, generation, size in files:
             sealer.submit((ino, generation), partial(staging.open_source, ino), size)
         results = sealer.flush()
-    done = 0
-    for (ino, generation), content, _error in results:
-        if content is not None:
-            done += staging.sealed(ino, generation, content)
+        done = 0
+        for (ino, generation), content, _error in results:
+            if content is not None:
+                done += staging.sealed(ino, generation, content)
     for (ino, generation), _content, error in results:
         # A file that was written or removed while it was read is no failure: it comes again, or not.
         if error is not None and (staging.generation(ino) or (0, 0))[0] == generation:
@@ -126,28 +127,28 @@ def finish(
     if unchanged and not allow_empty:
         base = f"{dataset}:v{row.newest}" if row.newest else "an empty dataset"
         raise RefusedError(f"nothing to commit: staging of {dataset!r} is the same as {base}")
+    first_tags = row.tags if parent is None else ()
     with Sealer(lake, dataset) as sealer:
         sealer.add_nodes({**built.nodes, root: root_bytes})
         sealer.flush()
-    assert lake.pending is not None
-    packs = [read_footer(lake.path, pack) for pack in lake.pending.packs(dataset)]
-    require_all(lake, built.nodes, packs)
-    first_tags = row.tags if parent is None else ()
-    manifest = Manifest(
-        dataset=dataset,
-        version=row.newest + 1,
-        root=root.hex(),
-        parent=parent.manifest_sha256.hex() if parent else None,
-        files=built.top.below.files,
-        size_bytes=built.top.below.size,
-        message=message,
-        tags=tuple(sorted({*tags, *first_tags})),
-        sources=sources,
-        transform=transform,
-        packs=tuple(pack.id.hex() for pack in sorted(packs, key=lambda p: (p.kind, p.id))),
-    )
-    lake.pending.intend(dataset, manifest.version, root)
-    lake.record(dataset, "committed", msgspec.to_builtins(manifest), actor)
+        packs = _claim_packs(lake, dataset)
+        require_all(lake, built.nodes, packs)
+        manifest = Manifest(
+            dataset=dataset,
+            version=row.newest + 1,
+            root=root.hex(),
+            parent=parent.manifest_sha256.hex() if parent else None,
+            files=built.top.below.files,
+            size_bytes=built.top.below.size,
+            message=message,
+            tags=tuple(sorted({*tags, *first_tags})),
+            sources=sources,
+            transform=transform,
+            packs=tuple(pack.id.hex() for pack in sorted(packs, key=lambda p: (p.kind, p.id))),
+        )
+        assert lake.pending is not None
+        lake.pending.intend(dataset, manifest.version, root)
+        lake.record(dataset, "committed", msgspec.to_builtins(manifest), actor)
     version = lake.index.version(dataset, manifest.version)
     assert version is not None and version.root == root
     try:
@@ -159,6 +160,15 @@ def finish(
             "it will when the lake is next opened"
         ) from error
     return version
+
+
+def _claim_packs(lake: Lake, dataset: str) -> list[Pack]:
+    """The packs that the version brings: all of its uncommitted work. No collection takes one now."""
+    assert lake.pending is not None
+    with lake.condemned.lock:
+        packs = lake.pending.packs(dataset)
+        lake.condemned.spare(packs)
+    return [read_footer(lake.path, pack) for pack in packs]
 
 
 def commit(

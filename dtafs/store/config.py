@@ -38,12 +38,23 @@ class Mount(Struct, frozen=True, forbid_unknown_fields=True):
     """How long a commit waits for writers that are just closing before it refuses."""
 
 
+class Collect(Struct, frozen=True, forbid_unknown_fields=True):
+    """Deleting what nothing reaches."""
+
+    grace_days: float = 7.0
+    """How long a pack stays condemned before it is deleted: time to notice a mistake, and longer
+    than any reader keeps what it looked up."""
+    rewrite_share: float = 0.5
+    """From what share of garbage a pack is rewritten: at a half, each byte freed costs one written."""
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """All of `config.toml`."""
 
     cache: Cache = Cache()
     ingest: Ingest = Ingest()
     mount: Mount = Mount()
+    collect: Collect = Collect()
 
 
 def _check_names(path: Path, data: dict[str, object], shape: object, prefix: str = "") -> None:
@@ -78,4 +89,8 @@ def load_config(path: Path) -> Config:
         raise UsageError(f"{path}: {error}") from None
     if config.cache.frames_mib < 1 or config.cache.nodes_mib < 1 or config.ingest.threads < 0:
         raise UsageError(f"{path}: sizes and thread counts cannot be negative, caches not below 1")
+    if not (0 <= config.collect.grace_days < 36_500 and 0 < config.collect.rewrite_share <= 1):
+        raise UsageError(
+            f"{path}: collect.grace_days cannot be negative, collect.rewrite_share lies in (0, 1]"
+        )
     return config

@@ -14,6 +14,8 @@ one that is shorter when it is opened is first tried out in a process of its own
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import struct
 import sys
@@ -66,7 +68,10 @@ class Txn:
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """The value of a key, or None."""
-        raw: Any = self._txn.get(key, db=self._table(table))
+        rows = self._table(table)
+        if rows is None:
+            return None
+        raw: Any = self._txn.get(key, db=rows)
         return None if raw is None else _open(table, key, raw)
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
@@ -81,6 +86,8 @@ class Txn:
         self, table: str, prefix: bytes = b"", start: bytes | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values whose key begins with `prefix`, in order, from `start` on."""
+        if self._table(table) is None:
+            return
         cursor = self._txn.cursor(db=self._table(table))
         if reverse:
             after = _successor(prefix)
@@ -97,11 +104,17 @@ class Txn:
 
     def count(self, table: str) -> int:
         """How many keys a table holds."""
-        return int(self._txn.stat(self._table(table))["entries"])
+        rows = self._table(table)
+        return 0 if rows is None else int(self._txn.stat(rows)["entries"])
+
+
+@functools.cache
+def _table_crc(table: str) -> int:
+    return zlib.crc32(table.encode())
 
 
 def _crc(table: str, key: bytes, value: bytes) -> bytes:
-    crc = zlib.crc32(value, zlib.crc32(key, zlib.crc32(table.encode())))
+    crc = zlib.crc32(value, zlib.crc32(key, _table_crc(table)))
     return crc.to_bytes(CRC_BYTES, "little")
 
 
@@ -129,7 +142,8 @@ class Database:
         map_bytes: int = MAP_START_BYTES,
         trial: bool = False,
     ) -> None:
-        """Open or, with `write`, create the environment in the directory `path`.
+        """Open or, with `write`, create the environment in the directory `path`; to a reader, a
+        table that is newer than the last writer is empty.
 
         `trial` is for a process that can afford to be ended by LMDB.
 
@@ -141,7 +155,9 @@ class Database:
         self._readers = 0
         self._awaited = False
         self._growing = False
-        self.tables: dict[str, Any] = {}
+        self.tables: dict[str, Any] = dict.fromkeys(tables)
+        """None for one that no writer has made yet."""
+        self._absent = set(tables)
         file = path / "data.mdb"
         if not write and not (file.exists() and file.stat().st_size):
             raise NotFoundError(f"{path} holds no LMDB file; run dtafsctl reindex")
@@ -160,10 +176,18 @@ class Database:
             self._env.set_mapsize(0) if self._env.info()["map_size"] > map_bytes else None
             if write:
                 self._env.reader_check()
-            for table in tables:
-                self.tables[table] = self._env.open_db(table.encode(), create=write)
+            self._open_tables()
+            if tables and len(self._absent) == len(tables):
+                raise lmdb.CorruptedError("it has none of its tables")
         except lmdb.Error as error:
             raise _translate(error, path) from error
+
+    def _open_tables(self) -> None:
+        """Open those that are not open yet. A writer makes them; one that none has made is empty."""
+        for table in self._absent.copy():
+            with contextlib.suppress(lmdb.NotFoundError):
+                self.tables[table] = self._env.open_db(table.encode(), create=self._write)
+                self._absent.discard(table)
 
     def read_through(self) -> None:
         """Reach every row and every free page; IntegrityError when one is lost.
@@ -204,6 +228,9 @@ class Database:
             while self._growing:
                 self._gate.wait()
             self._readers += 1
+            if self._absent:  # a writer may have come that makes them
+                with contextlib.suppress(lmdb.MapResizedError):
+                    self._open_tables()
         try:
             return self._begin()
         except BaseException:

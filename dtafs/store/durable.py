@@ -5,7 +5,7 @@ put a simulated disk here which crashes at each operation. What the functions pr
 
 - `put_new` and `TempFile.publish` return only when the bytes *and* the name are on the disk: data
   written, file synced, linked under its name, directory synced. The name never shows partial bytes.
-- A name that exists is never replaced, except by `replace`.
+- A name that exists is never replaced, except by `replace` and `TempFile.supersede`.
 - `unlink` and `make_directory` are durable when they return.
 
 All functions block and may be called from any thread. Errors of the system are raised as the errors
@@ -18,10 +18,16 @@ import contextlib
 import errno
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dtafs.errors import ConflictError, IntegrityError, NotFoundError, from_os_error
+from dtafs.errors import (
+    ConflictError,
+    IntegrityError,
+    NotFoundError,
+    StorageError,
+    from_os_error,
+)
 
 Buffer = bytes | bytearray | memoryview
 
@@ -71,6 +77,15 @@ class TempFile:
             self.discard()
         return created
 
+    def supersede(self, target: Path) -> None:
+        """Make the file durable under its name, in the place of what has that name, in one step."""
+        try:
+            self._disk.sync(self._fd)
+            self._disk.rename(self.path, target)
+            self._disk.sync_directory(target.parent)
+        finally:
+            self.discard()
+
     def discard(self) -> None:
         """Drop the temporary name; the bytes go with it unless they were published."""
         if self._fd >= 0:
@@ -85,6 +100,9 @@ class Disk:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._names = itertools.count()
+        self._was_there = root.is_dir()
+        self.relieve: Callable[[], bool] = lambda: False
+        """Closes a descriptor that is kept only to be at hand; False when there is none."""
 
     def write_content(self, fd: int, data: Buffer, offset: int) -> None:
         """As `write`, for what may be large: StorageFullError when it would use up the reserve."""
@@ -105,17 +123,21 @@ class Disk:
 
     def open_file(self, path: Path, flags: int, mode: int = 0o644) -> int:
         """A descriptor; the name is durable only after `sync_directory`."""
-        with translated("opening"):
-            return os.open(path, flags | os.O_CLOEXEC, mode)
+        while True:
+            try:
+                return os.open(path, flags | os.O_CLOEXEC, mode)
+            except OSError as error:
+                if error.errno != errno.EMFILE or not self.relieve():
+                    raise from_os_error(error, "opening") from error
 
     def write(self, fd: int, data: Buffer, offset: int) -> None:
         """Write all of `data`; not durable before `sync`."""
-        view = memoryview(data)
-        with translated("writing"):
-            while view:
-                done = os.pwrite(fd, view, offset)
-                offset += done
-                view = view[done:]
+        try:
+            done = os.pwrite(fd, data, offset)
+            while done < len(data):
+                done += os.pwrite(fd, memoryview(data)[done:], offset + done)
+        except OSError as error:
+            raise from_os_error(error, "writing") from error
 
     def truncate(self, fd: int, size: int) -> None:
         """Set the size of a file; not durable before `sync`."""
@@ -176,6 +198,8 @@ class Disk:
         """Make a directory and its missing parents, durably."""
         if path.is_dir():
             return
+        if path == self.root and self._was_there:
+            raise StorageError(f"{path} is gone: bring the lake back to where it was")
         if path != self.root:
             self.make_directory(path.parent, mode)
         if self.mkdir(path, mode):
@@ -210,6 +234,13 @@ class Disk:
             os.close(fd)
         self.rename(temp, path)
         self.sync_directory(path.parent)
+
+    def move(self, source: Path, target: Path) -> None:
+        """Give a file another name, in any directory of the lake, durably."""
+        self.make_directory(target.parent)
+        self.rename(source, target)
+        self.sync_directory(target.parent)
+        self.sync_directory(source.parent)
 
     def unlink(self, path: Path) -> bool:
         """Take a name away, durably; False when there was none."""

@@ -10,39 +10,53 @@
 | `tag` | name, NUL, tag, NUL, number (4 bytes BE) | empty: the version carries the tag |
 | `pack` | pack id | `PackRow`: kind, size, counts, the entry that brought it |
 | `chunk` | chunk or node id | `Place` as 53 bytes: pack id, then six little-endian numbers |
+| `copy` | chunk or node id, pack id | its place in another pack than the one in `chunk` |
 
 A chunk that two packs hold keeps the place with the smaller pack id, so that the rows do not depend
-on the order in which the packs were met; a pack that is gone does not count. One entry is applied in
-one synced txn together with its sequence number, so that a crash leaves the index at some prefix of
-each dataset's log.
+on the order in which the packs were met; a pack that is gone does not count. The other places are
+copies: when an entry removes the pack in `chunk`, the first of them takes over. One entry is applied
+in one synced txn together with its sequence number, so that a crash leaves the index at some prefix
+of each dataset's log.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
-from dtafs.core.entries import LogEntry, decode_manifest, manifest_hash
+from dtafs.core.entries import LogEntry, decode_collection, decode_manifest, manifest_hash
 from dtafs.core.names import DATASET_NAME_MAX_BYTES
-from dtafs.core.values import Actor, Manifest
+from dtafs.core.values import HASH_BYTES, Actor, Manifest
 from dtafs.errors import IntegrityError
 from dtafs.store.database import Database, Txn
+from dtafs.store.index_packs import (
+    PackRow,
+    Present,
+    Removed,
+    apply_pack,
+    decode_pack,
+    decode_place,
+    remove_pack,
+)
 from dtafs.store.packs import Pack, Place
 
-TABLES = ("meta", "dataset", "version", "serial", "tag", "pack", "chunk")
-_PLACE = struct.Struct("<32sIIIBII")
+TABLES = ("meta", "dataset", "version", "serial", "tag", "pack", "chunk", "copy")
 _NUMBER = struct.Struct(">I")
 _TIME = struct.Struct(">Q")
 
 
-Present = Callable[[bytes], bool]
-"""Whether the pack with an id is in the home store."""
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 class DatasetRow(Struct, frozen=True, array_like=True):
@@ -83,34 +97,20 @@ class VersionRow(Struct, frozen=True, array_like=True):
         return f"{self.dataset}:v{self.number}"
 
 
-class PackRow(Struct, frozen=True, array_like=True):
-    """A pack that an entry names; sizes in bytes."""
+class Step(NamedTuple):
+    """A log entry that is to be applied."""
 
-    kind: int
-    size: int
-    plain: int
-    frames: int
-    chunks: int
-    dataset: str
-    sequence: int
+    entry: LogEntry
+    object_hash: bytes
+    packs: Sequence[Pack]
+    """Those that a `committed` or `collected` entry brings."""
+    removed: Sequence[Removed] = ()
+    """Those that a `collected` entry removes."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_dataset = msgspec.msgpack.Decoder(DatasetRow).decode
 _decode_version = msgspec.msgpack.Decoder(VersionRow).decode
-_decode_pack = msgspec.msgpack.Decoder(PackRow).decode
-
-
-def encode_place(place: Place) -> bytes:
-    """A place as the chunk tables hold it."""
-    return _PLACE.pack(*place)
-
-
-def decode_place(data: bytes) -> Place:
-    """The inverse of `encode_place`; IntegrityError for another length."""
-    if len(data) != _PLACE.size:
-        raise IntegrityError("a row of the chunk table is damaged")
-    return Place(*_PLACE.unpack(data))
 
 
 def _version_key(dataset: str, number: int) -> bytes:
@@ -125,6 +125,13 @@ class Index:
             self.database = Database(path, TABLES, write=write)
         except IntegrityError as error:
             raise IntegrityError(f"{error}; rebuild the index with: dtafsctl reindex") from None
+        self._file = path / "data.mdb"
+        self._identity = _identity(self._file)
+
+    @property
+    def is_current(self) -> bool:
+        """False when a reindex has put another index in the place of this one."""
+        return _identity(self._file) in (self._identity, None)
 
     def close(self) -> None:
         """Close the environment."""
@@ -154,6 +161,12 @@ class Index:
             rows = txn.scan("version", dataset.encode() + b"\0")
             return [_decode_version(value) for _key, value in rows]
 
+    def version_numbers(self, dataset: str) -> list[int]:
+        """The numbers of all versions of a dataset, in order."""
+        with self.database.read() as txn:
+            rows = txn.scan("version", dataset.encode() + b"\0")
+            return [_NUMBER.unpack(key[-_NUMBER.size :])[0] for key, _value in rows]
+
     def version_by_serial(self, serial: int) -> VersionRow | None:
         """The version with a serial, or None."""
         with self.database.read() as txn:
@@ -182,8 +195,14 @@ class Index:
             value = txn.get("chunk", chunk)
         return None if value is None else decode_place(value)
 
+    def packs_of(self, chunks: Iterable[bytes]) -> dict[bytes, bytes]:
+        """Of several chunks those that are known, each with the pack that it lies in."""
+        with self.database.read() as txn:
+            rows = [(chunk, txn.get("chunk", chunk)) for chunk in chunks]
+        return {chunk: value[:HASH_BYTES] for chunk, value in rows if value is not None}
+
     def places_of(self, chunks: Iterable[bytes]) -> dict[bytes, Place]:
-        """Where those of several chunks lie that are known."""
+        """Of several chunks those that are known, each with its place."""
         with self.database.read() as txn:
             rows = [(chunk, txn.get("chunk", chunk)) for chunk in chunks]
         return {chunk: decode_place(value) for chunk, value in rows if value is not None}
@@ -194,16 +213,21 @@ class Index:
             for key, value in txn.scan("chunk"):
                 yield key, decode_place(value)
 
+    def copies(self, chunk: bytes) -> list[Place]:
+        """The places of a chunk in other packs than that of `place`, sorted by pack."""
+        with self.database.read() as txn:
+            return [decode_place(value) for _key, value in txn.scan("copy", chunk)]
+
     def pack(self, pack: bytes) -> PackRow | None:
         """A pack that the log names, or None."""
         with self.database.read() as txn:
             value = txn.get("pack", pack)
-        return None if value is None else _decode_pack(value)
+        return None if value is None else decode_pack(value)
 
     def packs(self) -> list[tuple[bytes, PackRow]]:
         """All packs that the log names."""
         with self.database.read() as txn:
-            return [(key, _decode_pack(value)) for key, value in txn.scan("pack")]
+            return [(key, decode_pack(value)) for key, value in txn.scan("pack")]
 
     def newest_time_ns(self) -> int:
         """Time of the newest entry applied, 0 in an empty lake."""
@@ -213,16 +237,19 @@ class Index:
 
     # Applying the log
 
-    def apply(
-        self, entry: LogEntry, object_hash: bytes, packs: list[Pack], present: Present
-    ) -> None:
-        """Apply one log entry; `packs` are those that a `committed` entry names.
+    def apply(self, steps: Sequence[Step], present: Present) -> None:
+        """Apply entries that follow each other, in one txn: all of them or none.
 
         `present` says whether a pack is there: a chunk whose pack is lost gets its new place.
 
-        Raises IntegrityError when the entry does not follow the last one applied.
+        Raises IntegrityError when an entry does not follow the last one applied.
         """
-        self.database.write(lambda txn: _apply(txn, entry, object_hash, packs, present))
+
+        def apply(txn: Txn) -> None:
+            for step in steps:
+                _apply(txn, step.entry, step.object_hash, step.packs, present, step.removed)
+
+        self.database.write(apply)
 
 
 def _get_dataset(txn: Txn, name: str) -> DatasetRow | None:
@@ -234,7 +261,12 @@ def _get_dataset(txn: Txn, name: str) -> DatasetRow | None:
 
 
 def _apply(
-    txn: Txn, entry: LogEntry, object_hash: bytes, packs: list[Pack], present: Present
+    txn: Txn,
+    entry: LogEntry,
+    object_hash: bytes,
+    packs: Sequence[Pack],
+    present: Present,
+    removed: Sequence[Removed],
 ) -> None:
     row = _get_dataset(txn, entry.dataset)
     where = f"entry {entry.sequence} of {entry.dataset!r}"
@@ -249,6 +281,12 @@ def _apply(
         row = _apply_commit(txn, row, entry, packs, where, present)
     elif entry.kind in ("tagged", "untagged"):
         _apply_tags(txn, entry, where)
+    elif entry.kind == "collected":
+        decode_collection(entry.body)
+        for pack in packs:
+            apply_pack(txn, pack, entry, present)
+        for gone in removed:
+            remove_pack(txn, gone)
     row = msgspec.structs.replace(row, sequence=entry.sequence, head=object_hash)
     txn.put("dataset", entry.dataset.encode(), _encode(row))
     newest = txn.get("meta", b"time")
@@ -267,7 +305,7 @@ def _apply_commit(
     txn: Txn,
     row: DatasetRow,
     entry: LogEntry,
-    packs: list[Pack],
+    packs: Sequence[Pack],
     where: str,
     present: Present,
 ) -> DatasetRow:
@@ -294,27 +332,12 @@ def _apply_commit(
     for tag in version.tags:
         txn.put("tag", _tag_key(row.name, tag, version.number), b"")
     for pack in packs:
-        _apply_pack(txn, pack, entry, present)
+        apply_pack(txn, pack, entry, present)
     return msgspec.structs.replace(row, newest=version.number)
 
 
 def _tag_key(dataset: str, tag: str, number: int) -> bytes:
     return b"%b\0%b\0%b" % (dataset.encode(), tag.encode(), _NUMBER.pack(number))
-
-
-def _apply_pack(txn: Txn, pack: Pack, entry: LogEntry, present: Present) -> None:
-    if txn.get("pack", pack.id) is not None:
-        return
-    places = sorted(pack.places())
-    plain = sum(frame.plain for frame in pack.frames)
-    row = PackRow(
-        pack.kind, pack.size, plain, len(pack.frames), len(places), entry.dataset, entry.sequence
-    )
-    txn.put("pack", pack.id, _encode(row))
-    for chunk, place in places:
-        known = txn.get("chunk", chunk)
-        if known is None or known[:32] > place.pack or not present(known[:32]):
-            txn.put("chunk", chunk, encode_place(place))
 
 
 def _apply_tags(txn: Txn, entry: LogEntry, where: str) -> None:

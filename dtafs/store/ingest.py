@@ -42,7 +42,6 @@ from dtafs.store.sources import (
     quoted,
     split_path,
     targets_of,
-    user_xattrs,
 )
 from dtafs.store.staging.placing import Placing
 
@@ -57,6 +56,9 @@ READS_MAX = 3
 BATCH_FILES = 4_096
 BATCH_BYTES = 1 << 30
 """A batch ends in one flush: packs are synced once for so many files or bytes."""
+KNOWN_FROM_BYTES = 128 * 1024
+"""From here on a file has several chunks, and to look up what staging has in its place takes less
+than the second hash, which the file needs only when it is another one."""
 PLACED_AT_ONCE = 64
 """How many names one call changes in staging, which nothing else can use meanwhile."""
 NAMED_MAX = 3
@@ -87,30 +89,34 @@ class Ingest:
         self._batch: dict[int, Source] = {}
         self._batch_bytes = 0
         self._ready: list[tuple[Source, Content | None]] = []
-        self._keys = count()
+        self._numbers = count()
         self._delete = False
         self._fresh: set[Path] = set()
+        """Directories that staging did not have: neither has it what is in them."""
         self._links: dict[tuple[int, int], Path] = {}
         self._later: list[Source] = []
         self._directories: list[Source] = []
+        self._placed: set[Path] = set()
+        """Where those go: they get the times of their sources, whatever is put into them."""
         self._refused: list[tuple[type[DtafsError], str]] = []
         self._counts = {"files": 0, "directories": 0, "others": 0, "removed": 0, "size_bytes": 0}
 
     def run(self, paths: Sequence[bytes], into: bytes, delete: bool) -> dict[str, int]:
         """Stage `paths`; returns counts. Raises after everything else is staged, see above."""
         self._delete = delete
-        top = split_path(into)
-        sources = targets_of(paths, top)
-        if self._meter.wanted:
-            self._meter.total = measure([path for path, _ in sources])
         try:
+            sources = targets_of(paths, split_path(into))
+            if self._meter.wanted:
+                self._meter.total = measure([path for path, _ in sources])
             for path, target in sources:
                 self._walk(path, target)
             self._flush()
             for source in self._later:
                 self._on_staging(partial(self._link_one, source))
             self._counts["files"] += len(self._later)
-            self._place([(directory, None) for directory in reversed(self._directories)])
+            if self._later or self._delete:  # links and removals move the times of directories
+                self._place([(directory, None) for directory in reversed(self._directories)])
+            self._counts["directories"] = len(self._directories)
         finally:
             self._sealer.close()
         self._raise_refused()
@@ -121,43 +127,41 @@ class Ingest:
         while pending:
             path, here = pending.popleft()
             try:
-                source = Source(path, here, os.lstat(path))
-                kind = source.kind
-                if kind in (Kind.FILE, Kind.DIRECTORY):
-                    source.xattrs = user_xattrs(path)
-                elif kind == Kind.SYMLINK:
-                    source.link = os.readlink(path)
-                names = sorted(os.listdir(path)) if kind == Kind.DIRECTORY else []
+                source = Source.at(path, here, next(self._numbers))
+                is_directory = source.kind == Kind.DIRECTORY
+                names = sorted(os.listdir(path)) if is_directory else []
             except OSError as error:
                 self._refuse(from_os_error(error, "reading"))
                 continue
-            if kind != Kind.DIRECTORY:
+            if not is_directory:
                 self._take(source)
                 continue
             if identity(source.status) in self._own_places:
                 self._refuse(UsageError(f"{quoted(path)} is the lake itself"))
                 continue
-            self._enter(source, set(names))
-            pending.extendleft((os.path.join(path, n), (*here, n)) for n in reversed(names))
+            self._ready.append((source, None))
+            self._directories.append(source)
+            self._placed.add(here)
+            if self._delete:
+                self._clear(here, names)
+            pending.extendleft([(os.path.join(path, n), (*here, n)) for n in reversed(names)])
 
-    def _enter(self, source: Source, keep: set[bytes]) -> None:
-        """Stage a directory with the next batch, its final times once everything below is there."""
+    def _clear(self, directory: Path, keep: Sequence[bytes]) -> None:
+        """Remove from a staged directory what its source does not have."""
         there: list[bytes] = []
-        if not source.target or source.target[:-1] not in self._fresh:
-            there = self._on_staging(lambda: self._names_in(source.target))
+        if not directory or directory[:-1] not in self._fresh:
+            there = self._names_in(directory)
         if not there:
-            self._fresh.add(source.target)
-        self._ready.append((source, None))
-        self._directories.append(source)
-        self._counts["directories"] += 1
-        for name in there:
-            if self._delete and name not in keep:
-                path = (*source.target, name)
-                self._on_staging(partial(self._remove, path))
-                self._counts["removed"] += 1
+            self._fresh.add(directory)
+        for name in set(there).difference(keep):
+            self._remove((*directory, name))
+            self._counts["removed"] += 1
 
     def _remove(self, path: Path) -> None:
-        self._staging.remove_path(path, self._now_ns())
+        """Remove a path in parts, or a large tree would hold up everybody."""
+        remove = self._on_staging(lambda: self._staging.removal(path, self._now_ns()))
+        while remove is not None and self._on_staging(remove):
+            pass
 
     def _take(self, source: Source) -> None:
         """Seal a file, or stage what needs no sealing, or refuse what cannot be staged."""
@@ -179,10 +183,11 @@ class Ingest:
                 self._flush()
 
     def _submit(self, source: Source) -> None:
-        key = next(self._keys)
-        self._batch[key] = source
-        opener = partial(SteadyFile, source)
-        self._sealer.submit(key, opener, source.status.st_size)
+        known, size = None, source.status.st_size
+        if size >= KNOWN_FROM_BYTES:
+            known = self._on_staging(partial(self._staging.content_at, source.target))
+        self._batch[source.number] = source
+        self._sealer.submit(source.number, partial(SteadyFile, source), size, known)
 
     def _flush(self) -> None:
         """Make the batch durable and put it in staging; what changed meanwhile is read again."""
@@ -204,6 +209,7 @@ class Ingest:
                     )
                     self._refuse(BusyError(text))
         ready, self._ready = self._ready, []
+        ready.sort(key=lambda pair: pair[0].number)
         self._place(ready)
 
     def _place(self, group: Sequence[tuple[Source, Content | None]]) -> None:
@@ -211,7 +217,8 @@ class Ingest:
         for start in range(0, len(group), PLACED_AT_ONCE):
             some = group[start : start + PLACED_AT_ONCE]
             things = [
-                Placing(source.target, _entry_of(source), content) for source, content in some
+                Placing(s.target, _entry_of(s), content, s.target[:-1] in self._placed)
+                for s, content in some
             ]
             call = partial(self._staging.place_all, things, self._now_ns(), self._delete)
             for path in self._on_staging(call):
@@ -234,16 +241,20 @@ class Ingest:
         staging.link(first.ino, parent.ino, source.target[-1], now_ns)
 
     def _names_in(self, path: Path) -> list[bytes]:
-        """On staging's thread: the names in a directory, none where there is no directory."""
-        staging = self._staging
-        there = staging.resolve(path)
+        """The names in a directory, none where there is no directory."""
+        staging, found = self._staging, list[bytes]()
+        there = self._on_staging(lambda: staging.resolve(path))
         if there is None or there.kind != Kind.DIRECTORY:
             return []
-        handle = staging.open_directory(there.ino)
+        handle = self._on_staging(partial(staging.open_directory, there.ino))
+        following: int | None = 0
         try:
-            return [name for name, _, _ in staging.list(handle)]
+            while following is not None:
+                some, following = self._on_staging(partial(staging.list_some, handle, following))
+                found += [name for name, _, _ in some]
         finally:
-            staging.close_directory(handle)
+            self._on_staging(partial(staging.close_directory, handle))
+        return found
 
     def _raise_refused(self) -> None:
         if not self._refused:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -40,10 +39,12 @@ from dtafs.errors import (
     StorageFullError,
     from_os_error,
 )
+from dtafs.store.condemn import Condemned
 from dtafs.store.config import Config, load_config
 from dtafs.store.crypto import Signer
 from dtafs.store.durable import Disk
 from dtafs.store.founding import FOLDERS, check_place_for_new, read_superblock
+from dtafs.store.hashstates import HashStates
 from dtafs.store.index import DatasetRow, Index, VersionRow
 from dtafs.store.lock import WriterLock
 from dtafs.store.log import Appended, Log
@@ -76,12 +77,18 @@ class Lake:
             )
         self.log = Log(disk, superblock, signer)
         self.index = Index(path / "index", write=self.can_write)
+        self._retired: list[Index] = []
         self.pending = None
         if self.can_write:
             with _staging_damage(path):
                 self.pending = Pending(path / "staging" / "pending")
         self.files = PackFiles(path)
-        self.objects = Objects(self.files, self._locate, self.config.cache)
+        self.disk.relieve = self.files.close_one
+        self.condemned = Condemned(disk, path)
+        self.objects = Objects(
+            self.files, self.locate, self.config.cache, self._renew_index, self.condemned.users
+        )
+        self.hash_states = HashStates()
         self.append_lock = threading.RLock()
         """Held while an entry is added: who holds it sees a log that stands still."""
         self._behind = False
@@ -89,12 +96,17 @@ class Lake:
 
     @staticmethod
     def create(
-        path: Path, *, parameters: ChunkParameters | None = None, disk: Disk | None = None
+        path: Path,
+        *,
+        parameters: ChunkParameters | None = None,
+        disk: Disk | None = None,
     ) -> Lake:
         """Make a lake in a directory that is absent or empty, and open it for writing.
 
         A directory in which making one was interrupted is taken up again.
         """
+        import secrets  # once in the life of a lake
+
         path = path.absolute()
         disk = disk or Disk(path)
         check_place_for_new(path)
@@ -155,7 +167,8 @@ class Lake:
             self._area.close()
             self._area = None
         self.files.close()
-        self.index.close()
+        for index in (self.index, *self._retired):
+            index.close()
         if self.pending is not None:
             self.pending.close()
         if self.lock is not None:
@@ -168,11 +181,18 @@ class Lake:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
-    def _locate(self, chunk: bytes) -> Place | None:
+    def locate(self, chunk: bytes) -> Place | None:
+        """Where a chunk of a version, or of uncommitted work, lies; None where nothing has it."""
         place = self.index.place(chunk)
         if place is None and self.pending is not None:
             place = self.pending.place(chunk)
         return place
+
+    def _renew_index(self) -> None:
+        """Adopt an index that another process has put in the place of the one that is open."""
+        if not self.can_write and not self.index.is_current:
+            self._retired.append(self.index)  # somebody may be reading from it
+            self.index = Index(self.path / "index", write=False)
 
     def now_ns(self) -> int:
         """The host's clock, but later than every entry: times never run backwards in a lake."""
@@ -323,6 +343,8 @@ class Lake:
     def area(self) -> StagingArea:
         """The staging of all datasets, opened at its first use."""
         self._writable()
+        if self._area is not None:
+            return self._area  # without the lock, which an append holds while the disk syncs
         with self.append_lock:
             if self._area is None:
                 from dtafs.store.staging.area import StagingArea

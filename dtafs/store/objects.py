@@ -1,8 +1,11 @@
 """Reading chunks, nodes and contents back, each checked against its id before anyone sees it.
 
-Thread-safe. Decoded frames and nodes are kept in bounded caches; two threads that miss at once
-decode the same frame twice, which is harmless. A frame is trusted chunk by chunk: the SHA-256 of a
-chunk is compared once for as long as its frame stays in the cache.
+Thread-safe. Decoded frames and nodes are kept in bounded caches; of several threads that miss the
+same frame one decodes it and the others wait for it. A frame is trusted chunk by chunk: the SHA-256
+of a chunk is compared once for as long as its frame stays in the cache.
+
+What is at hand can be had without blocking (`cached_node`, `read_at_hand`): on an event loop, where
+a thread would cost more than the work.
 """
 
 from __future__ import annotations
@@ -17,12 +20,16 @@ from dtafs.core.nodes import Node, decode_node
 from dtafs.core.tree import open_root
 from dtafs.core.values import Content, Entry
 from dtafs.errors import IntegrityError
+from dtafs.store.condemn import Users
 from dtafs.store.config import Cache
 from dtafs.store.index import VersionRow
 from dtafs.store.packs import PackFiles, Place
 
 NODES_MIN = 16
 """Nodes that stay cached whatever their size: the path of one search must fit."""
+
+INLINE_HASH_BYTES = 64 * 1024
+"""What is checked for one read that must not block: 35 us, less than a hop to a thread and back."""
 
 Locate = Callable[[bytes], Place | None]
 
@@ -46,14 +53,25 @@ class _CachedFrame:
 class Objects:
     """The chunks and nodes of a lake, through the places that `locate` gives."""
 
-    def __init__(self, files: PackFiles, locate: Locate, cache: Cache | None = None) -> None:
+    def __init__(
+        self,
+        files: PackFiles,
+        locate: Locate,
+        cache: Cache | None = None,
+        refresh: Callable[[], None] = lambda: None,
+        users: Users | None = None,
+    ) -> None:
+        """`refresh` lets `locate` see what has changed, before a chunk is looked for again. `users`
+        are those whom a collection in this process has to wait for."""
         cache = cache or Cache()
-        self._files, self._locate = files, locate
+        self._files, self._locate, self._refresh = files, locate, refresh
+        self.users = users or Users()
         self._frames_limit = cache.frames_mib << 20
         self._nodes_limit = cache.nodes_mib << 20
         self._lock = threading.Lock()
         self._frames: OrderedDict[tuple[bytes, int], _CachedFrame] = OrderedDict()
         self._frames_bytes = 0
+        self._decoding: dict[tuple[bytes, int], threading.Event] = {}
         self._nodes: OrderedDict[bytes, Node] = OrderedDict()
         self._nodes_bytes = 0
 
@@ -70,7 +88,30 @@ class Objects:
         place = self._locate(wanted)
         if place is None:
             raise IntegrityError(f"chunk {wanted.hex()} is in no pack that the index knows")
-        frame = self._frame(place)
+        try:
+            return self._checked(wanted, place)
+        except IntegrityError:
+            # Another process may have moved the chunk to another pack since it was looked up, or
+            # mended the pack: what is kept of a damaged one would hide that.
+            self.forget(place)
+            self._refresh()
+            moved = self._locate(wanted)
+            if moved is None:
+                raise
+        return self._checked(wanted, moved)
+
+    def forget(self, place: Place) -> None:
+        """Drop what is kept of a frame and of the pack that it lies in."""
+        self._files.forget(place.pack)
+        with self._lock:
+            frame = self._frames.pop((place.pack, place.offset), None)
+            if frame is not None:
+                self._frames_bytes -= len(frame.data)
+
+    def _checked(self, wanted: bytes, place: Place) -> memoryview:
+        return self._part_of(self._frame(place), wanted, place)
+
+    def _part_of(self, frame: _CachedFrame, wanted: bytes, place: Place) -> memoryview:
         data = memoryview(frame.data)[place.start : place.start + place.size]
         if place.start not in frame.checked:
             if self.chunk_id(hashlib.sha256(data).digest()) != wanted:
@@ -82,19 +123,37 @@ class Objects:
 
     def _frame(self, place: Place) -> _CachedFrame:
         key = (place.pack, place.offset)
-        with self._lock:
-            frame = self._frames.get(key)
-            if frame is not None:
-                self._frames.move_to_end(key)
-                return frame
-        frame = _CachedFrame(self._files.read_frame(place))
-        with self._lock:
-            if key not in self._frames:
+        while True:
+            with self._lock:
+                frame = self._frames.get(key)
+                if frame is not None:
+                    self._frames.move_to_end(key)
+                    return frame
+                decoding = self._decoding.get(key)
+                if decoding is None:
+                    decoding = self._decoding[key] = threading.Event()
+                    break
+            decoding.wait()
+        try:
+            frame = _CachedFrame(self._files.read_frame(place))
+            with self._lock:
                 self._frames[key] = frame
                 self._frames_bytes += len(frame.data)
                 while self._frames_bytes > self._frames_limit:
                     _key, old = self._frames.popitem(last=False)
                     self._frames_bytes -= len(old.data)
+        finally:
+            with self._lock:
+                del self._decoding[key]
+            decoding.set()
+        return frame
+
+    def _frame_at_hand(self, place: Place) -> _CachedFrame | None:
+        key = (place.pack, place.offset)
+        with self._lock:
+            frame = self._frames.get(key)
+            if frame is not None:
+                self._frames.move_to_end(key)
         return frame
 
     def node(self, wanted: bytes) -> Node:
@@ -104,8 +163,11 @@ class Objects:
             if node is not None:
                 self._nodes.move_to_end(wanted)
                 return node
+        return self._decoded(wanted, self.chunk(wanted))
+
+    def _decoded(self, wanted: bytes, data: memoryview) -> Node:
         try:
-            node = decode_node(bytes(self.chunk(wanted)))
+            node = decode_node(bytes(data))
         except IntegrityError as error:
             raise IntegrityError(f"metadata node {wanted.hex()}: {error}") from None
         with self._lock:
@@ -118,13 +180,35 @@ class Objects:
         return node
 
     def cached_node(self, wanted: bytes) -> Node:
-        """A node that is in memory; raises ColdNode when it is not. Never blocks on the disk."""
+        """A node that is in memory, or whose frame is; raises ColdNode when neither is.
+
+        Never blocks on the disk.
+        """
         with self._lock:
             node = self._nodes.get(wanted)
-            if node is None:
-                raise ColdNode(wanted)
-            self._nodes.move_to_end(wanted)
-            return node
+            if node is not None:
+                self._nodes.move_to_end(wanted)
+                return node
+        data = self._at_hand(wanted, INLINE_HASH_BYTES)
+        if data is None:
+            raise ColdNode(wanted)
+        return self._decoded(wanted, data)
+
+    def _at_hand(self, wanted: bytes, hash_bytes: int) -> memoryview | None:
+        """A chunk whose frame is in memory, unless more than `hash_bytes` are to be checked for it.
+
+        None also where it is damaged: `chunk` looks again, and says so.
+        """
+        place = self._locate(wanted)
+        frame = None if place is None else self._frame_at_hand(place)
+        if place is None or frame is None:
+            return None
+        if place.size > hash_bytes and place.start not in frame.checked:
+            return None
+        try:
+            return self._part_of(frame, wanted, place)
+        except IntegrityError:
+            return None
 
     def pieces(self, content: Content, offset: int = 0, size: int | None = None) -> Iterator[Piece]:
         """The pieces of chunks that make up a range of a content."""
@@ -134,6 +218,27 @@ class Objects:
         """`size` bytes from `offset`, fewer only at the end of the file."""
         parts = [self._part(piece) for piece in self.pieces(content, offset, size)]
         return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
+
+    def read_at_hand(self, content: Content, offset: int, size: int) -> memoryview | None:
+        """What `read` gives, if it lies within one chunk that is in memory; None when it does not.
+
+        Never blocks on the disk.
+        """
+        if content.chunk_list:
+            try:
+                pieces = list(chunks_in(self.cached_node, self.chunk_id, content, offset, size))
+            except ColdNode:
+                return None
+            if len(pieces) != 1:
+                return None
+            piece = pieces[0]
+        else:
+            length = min(size, content.size - offset)
+            piece = Piece(self.chunk_id(content.sha256), offset, length, content.size)
+        data = self._at_hand(piece.id, INLINE_HASH_BYTES)
+        if data is None or len(data) != piece.chunk_size:
+            return None
+        return data[piece.start : piece.start + piece.size]
 
     def stream(self, content: Content) -> Iterator[bytes]:
         """All bytes of a content, chunk by chunk."""

@@ -11,6 +11,7 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ from dtafs.core.format import (
     encode_pack_header,
     pack_key,
 )
-from dtafs.errors import DtafsError, IntegrityError, RefusedError
+from dtafs.errors import DtafsError, IntegrityError, RefusedError, TooManyOpenError
 from dtafs.store.durable import Disk, TempFile, open_for_reading, read_at
 
 FAST, THOROUGH, SLOW = 1, 3, 9
@@ -126,6 +127,15 @@ class FrameEncoder:
         return Codec.ZSTD, packed
 
 
+def encodings(plain: bytes, codec: int) -> Iterator[bytes]:
+    """The ways in which this release may have stored a frame with that codec."""
+    if codec == Codec.RAW:
+        yield plain
+        return
+    for level in (FAST, THOROUGH, SLOW):
+        yield _compressed(plain, level)
+
+
 def decode_frame(stored: bytes, plain: int, codec: int) -> bytes:
     """The plain bytes of a frame; IntegrityError unless there are exactly `plain` of them."""
     if codec == Codec.RAW:
@@ -171,14 +181,15 @@ class PackWriter:
         self._write(stored)
         self.frames.append(Frame(len(stored), plain, codec, chunks))
 
-    def finish(self) -> Pack:
-        """Make the pack durable and give its id. A pack that exists already is the same pack."""
+    def finish(self, claim: Callable[[bytes], object]) -> Pack:
+        """Make the pack durable and give its id. A pack that exists already is the
+        same pack: so that nobody deletes it, `claim` is called with the id before that is looked at."""
         try:
             self._write(encode_pack_end(self.frames))
-            pack = self._hash.digest()
+            pack, size = self._hash.digest(), self._temp.size
+            claim(pack)
             target = self._disk.root / pack_key(pack)
             self._disk.make_directory(target.parent)
-            size = self._temp.size
         except BaseException:
             self._temp.discard()
             raise
@@ -212,22 +223,52 @@ class PackFiles:
             pack.give_back()
 
     def _borrow(self, pack: bytes) -> _OpenPack:
+        found = self._known(pack)
+        if found is None:
+            opened = self._opened(pack)  # outside the lock: others need not wait for a slow disk
+            with self._lock:
+                found = self._open.setdefault(pack, opened)
+                found.take()
+                if found is not opened:
+                    opened.give_back()
+            if len(self._open) > OPEN_PACKS_MAX:
+                self.close_one()
+        return found
+
+    def _known(self, pack: bytes) -> _OpenPack | None:
         with self._lock:
             found = self._open.get(pack)
-            if found is None:
-                try:
-                    found = _OpenPack(open_for_reading(self._root / pack_key(pack)))
-                except RefusedError:
-                    raise  # nothing is wrong with the pack
-                except DtafsError as error:
-                    raise IntegrityError(f"pack {pack.hex()} cannot be read: {error}") from None
-                self._open[pack] = found
-                if len(self._open) > OPEN_PACKS_MAX:
-                    self._open.popitem(last=False)[1].give_back()
-            else:
+            if found is not None:
                 self._open.move_to_end(pack)
-            found.users += 1
+                found.take()
             return found
+
+    def _opened(self, pack: bytes) -> _OpenPack:
+        while True:
+            try:
+                return _OpenPack(open_for_reading(self._root / pack_key(pack)))
+            except TooManyOpenError:
+                if not self.close_one():
+                    raise
+            except RefusedError:
+                raise  # nothing is wrong with the pack
+            except DtafsError as error:
+                raise IntegrityError(f"pack {pack.hex()} cannot be read: {error}") from None
+
+    def close_one(self) -> bool:
+        """Close the pack that was not used for longest; False when none is open."""
+        with self._lock:
+            if self._open:
+                self._open.popitem(last=False)[1].give_back()
+                return True
+            return False
+
+    def forget(self, pack: bytes) -> None:
+        """Close a pack that is deleted, so that its room becomes free."""
+        with self._lock:
+            found = self._open.pop(pack, None)
+            if found is not None:
+                found.give_back()
 
     def close(self) -> None:
         """Close all descriptors that nobody is reading from."""
@@ -246,6 +287,10 @@ class _OpenPack:
         self.fd = fd
         self.users = 1
 
+    def take(self) -> None:
+        with self._lock:
+            self.users += 1
+
     def give_back(self) -> None:
         with self._lock:
             self.users -= 1
@@ -255,9 +300,14 @@ class _OpenPack:
 
 def read_footer(root: Path, pack: bytes) -> Pack:
     """What a pack holds, from its footer; IntegrityError, naming the pack, when it is damaged."""
+    return read_footer_of(root / pack_key(pack), pack)
+
+
+def read_footer_of(path: Path, pack: bytes) -> Pack:
+    """As `read_footer`, of a file wherever it is; `pack` is the id that it goes by."""
     try:
-        fd = open_for_reading(root / pack_key(pack))
-    except RefusedError:
+        fd = open_for_reading(path)
+    except (RefusedError, TooManyOpenError):
         raise  # nothing is wrong with the pack
     except DtafsError as error:
         raise IntegrityError(f"pack {pack.hex()} cannot be read: {error}") from None

@@ -23,7 +23,7 @@ import msgspec
 
 from dtafs.core.values import HASH_BYTES
 from dtafs.store.database import Database, Txn
-from dtafs.store.index import decode_place, encode_place
+from dtafs.store.index_packs import decode_place, encode_place
 from dtafs.store.packs import Pack, Place
 
 TABLES = ("pack", "chunk", "intent")
@@ -58,12 +58,23 @@ class Pending:
                 value = next((value for _key, value in txn.scan("chunk", chunk)), None)
         return None if value is None else decode_place(value)
 
-    def places_of(self, chunks: Iterable[bytes], dataset: str) -> dict[bytes, Place]:
-        """Where those of several chunks lie that a dataset's uncommitted work has stored."""
+    def places(self, chunk: bytes) -> list[Place]:
+        """Every place of a chunk of uncommitted work, whosever it is."""
+        with self._database.read() as txn:
+            return [decode_place(value) for _key, value in txn.scan("chunk", chunk)]
+
+    def places_in(self, pack: bytes) -> list[tuple[bytes, Place]]:
+        """Every row that leads into a pack. Looks through all rows."""
+        with self._database.read() as txn:
+            rows = list(txn.scan("chunk"))
+        return [(key[:HASH_BYTES], decode_place(v)) for key, v in rows if v.startswith(pack)]
+
+    def packs_of(self, chunks: Iterable[bytes], dataset: str) -> dict[bytes, bytes]:
+        """Of several chunks those that a dataset's uncommitted work has stored, each with its pack."""
         owner = dataset.encode()
         with self._database.read() as txn:
             rows = [(chunk, txn.get("chunk", chunk + owner)) for chunk in chunks]
-        return {chunk: decode_place(value) for chunk, value in rows if value is not None}
+        return {chunk: value[:HASH_BYTES] for chunk, value in rows if value is not None}
 
     def packs(self, dataset: str) -> list[bytes]:
         """The packs of a dataset's staging."""
@@ -75,6 +86,11 @@ class Pending:
             return [
                 (key[:HASH_BYTES], key[HASH_BYTES:].decode()) for key, _value in txn.scan("pack")
             ]
+
+    def owners(self, pack: bytes) -> list[str]:
+        """The datasets of whose uncommitted work a pack is a part."""
+        with self._database.read() as txn:
+            return [key[HASH_BYTES:].decode() for key, _value in txn.scan("pack", pack)]
 
     def drop(self, dataset: str, packs: Sequence[Pack]) -> None:
         """Forget packs of a dataset: an entry names them now, or nobody needs them."""

@@ -122,6 +122,9 @@ def describe_entry(entry: LogEntry) -> str:
             return f"v{version} no longer tagged {tags}"
         case "exported":
             return f"v{version} exported as {body.get('format', 'unknown')}"
+        case "collected":
+            removed, added = len(body.get("removed", ())), len(body.get("added", ()))
+            return f"collected: packs removed {removed}, written in their place {added}"
     return entry.kind
 
 

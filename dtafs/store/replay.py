@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from dtafs.core.entries import LogEntry
+from dtafs.core.entries import LogEntry, decode_collection
 from dtafs.errors import IntegrityError
-from dtafs.store.index import Index
+from dtafs.store.index import Index, Step
+from dtafs.store.index_packs import Removed
 from dtafs.store.log import Appended, Log
 from dtafs.store.packs import Pack, PackPresence, read_footer
+
+APPLIED_AT_ONCE = 128
+"""Entries, or packs, in one txn: to sync it takes as long as to apply fifty small entries."""
 
 _logger = logging.getLogger(__name__)
 
@@ -30,10 +34,29 @@ def replay(root: Path, log: Log, index: Index) -> int:
         if log.exists(name, first):
             streams.append(_keyed(log, name, first))
     count = 0
+    unreadable: dict[bytes, str] = {}
+    steps: list[Step] = []
+    present = PackPresence(root)
     for _key, appended in heapq.merge(*streams, key=lambda pair: pair[0]):
-        apply_entry(root, appended, index)
+        packs = sum(len(step.packs) for step in steps)
+        if appended.entry.kind == "collected" or max(packs, len(steps)) >= APPLIED_AT_ONCE:
+            _apply_all(index, steps, present)
+        steps.append(_step(root, appended, index, unreadable))
         count += 1
+    _apply_all(index, steps, present)
+    _complain(unreadable)  # not of a pack that a later entry removes: that one may be gone
     return count
+
+
+def _apply_all(index: Index, steps: list[Step], present: PackPresence) -> None:
+    """Apply entries in one txn; where one of them is wrong, those before it by themselves."""
+    batch, steps[:] = steps[:], []
+    try:
+        if batch:
+            index.apply(batch, present)
+    except IntegrityError:
+        for step in batch:
+            index.apply([step], present)
 
 
 def _keyed(log: Log, dataset: str, first: int) -> Iterator[tuple[tuple[int, str, int], Appended]]:
@@ -44,17 +67,55 @@ def _keyed(log: Log, dataset: str, first: int) -> Iterator[tuple[tuple[int, str,
 def apply_entry(root: Path, appended: Appended, index: Index) -> None:
     """Apply an entry. A damaged pack does not hide the version: its chunks are missing then, which
     `dtafsctl check` names, and everything else can be read."""
-    packs: list[Pack] = []
-    names = _pack_names(appended.entry) if appended.entry.kind == "committed" else []
-    for name in names:
+    unreadable: dict[bytes, str] = {}
+    step = _step(root, appended, index, unreadable)
+    index.apply([step], PackPresence(root))
+    _complain(unreadable)
+
+
+def _complain(unreadable: dict[bytes, str]) -> None:
+    for problem in unreadable.values():
+        _logger.error("%s; run dtafsctl check to see what it affects", problem)
+
+
+def _step(root: Path, appended: Appended, index: Index, unreadable: dict[bytes, str]) -> Step:
+    """How to apply an entry; `unreadable` gathers the packs that it needs and that cannot be read.
+
+    For a collection, `index` has to have all entries before it.
+    """
+    brought: list[Pack] = []
+    removed: list[Removed] = []
+    entry = appended.entry
+    if entry.kind == "collected":
+        collection = decode_collection(entry.body)
+        removed = [_removed(root, index, bytes.fromhex(name)) for name in collection.removed]
+        for pack, _chunks in removed:
+            unreadable.pop(pack, None)
+    for name in packs_brought(entry):
+        pack_id = bytes.fromhex(name)
         try:
-            packs.append(read_footer(root, bytes.fromhex(name)))
+            brought.append(read_footer(root, pack_id))
+            unreadable.pop(pack_id, None)
         except IntegrityError as error:
-            _logger.error("%s; run dtafsctl check to see what it affects", error)
-    index.apply(appended.entry, appended.object_hash, packs, PackPresence(root))
+            unreadable[pack_id] = str(error)
+    return Step(entry, appended.object_hash, brought, removed)
 
 
-def _pack_names(entry: LogEntry) -> list[str]:
+def _removed(root: Path, index: Index, pack: bytes) -> Removed:
+    if index.pack(pack) is None:  # it was gone already when the index was made
+        return pack, ()
+    try:
+        return pack, [chunk for chunk, _place in read_footer(root, pack).places()]
+    except IntegrityError:
+        return pack, None
+
+
+def packs_brought(entry: LogEntry) -> Sequence[str]:
+    """The packs that an entry adds to the lake, in hex."""
+    if entry.kind == "collected":
+        return decode_collection(entry.body).added
+    if entry.kind != "committed":
+        return ()
     try:
         names = msgspec.convert(entry.body.get("packs", []), list[str])
         return [name for name in names if bytes.fromhex(name)]

@@ -16,30 +16,21 @@ pack; when writing that pack fails, everything since the last flush fails with i
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from dtafs.core.chunking import Chunker
-from dtafs.core.chunklist import build_chunk_list
-from dtafs.core.format import Chunk, Codec, PackKind
-from dtafs.core.values import Content, Span
+from dtafs.core.format import Chunk, PackKind
+from dtafs.core.values import Content
 from dtafs.errors import DtafsError, StorageError, from_os_error
+from dtafs.store.framing import Gatherer, OpenPack
 from dtafs.store.lake import Lake
-from dtafs.store.packs import FrameEncoder, Pack, PackPresence, PackWriter
+from dtafs.store.packs import FrameEncoder, Pack, PackPresence
 from dtafs.store.progress import Meter
-
-FRAME_BYTES = 256 * 1024
-"""A frame is closed when it has reached this size: neighbours compress and are read together."""
-
-NODE_FRAME_BYTES = 64 * 1024
-"""Frames of metadata are smaller: a lookup decodes one for one node of it."""
-
-PACK_BYTES = 32 * 1024 * 1024
-"""A pack is finished when it has reached this size, stored."""
+from dtafs.store.scanning import Job, Scan, Scanner, Sealed, Source
 
 BUFFER_BYTES = 4 * 1024 * 1024
 BUFFER_MIN_BYTES, BUFFER_MAX_BYTES = 1024 * 1024, 64 * 1024 * 1024
@@ -49,35 +40,13 @@ BATCH_BYTES = 2 * 1024 * 1024
 BATCH_FILES = 256
 """Small files are scanned together, so that one frame holds neighbours and a task is worth its hop."""
 
-EMPTY_SHA256 = hashlib.sha256().digest()
-
-
-class Source(Protocol):
-    """An open file to be sealed."""
-
-    def readinto(self, buffer: memoryview, /) -> int | None:
-        """Fill the buffer from the start; 0 at the end."""
-
-    def close(self) -> None:
-        """Called once; raises a DtafsError when what was read is not to be trusted."""
-
-
-class Sealed(NamedTuple):
-    """The outcome for one submitted file: its content, or why there is none."""
-
-    key: Any
-    content: Content | None
-    error: DtafsError | None
-
-
-class _Job(NamedTuple):
-    key: Any
-    open_source: Callable[[], Source]
-    size_hint: int
-
 
 class Sealer:
-    """Seals the files of one dataset's staging. `submit` and `flush` belong to one thread."""
+    """Seals the files of one dataset's staging. `submit` and `flush` belong to one thread.
+
+    What it hands out may rely on packs that nothing else needs: those are safe from a collection
+    until it is closed. By then the contents must be in staging's rows, or in the log.
+    """
 
     def __init__(
         self,
@@ -94,16 +63,19 @@ class Sealer:
         self._scanning = 0
         self._frames = threading.Semaphore(4 * threads)
         self._batches = threading.Semaphore(2 * threads)
-        self._batch: list[_Job] = []
+        self._batch: list[Job] = []
         self._batch_bytes = 0
         self._tasks: list[Future[None]] = []
         self._lock = threading.Lock()
         self._results: list[Sealed] = []
         self._claimed: set[bytes] = set()
-        self._writers = {kind: _OpenPack(self, kind) for kind in PackKind}
+        self._writers = {
+            kind: OpenPack(lake.disk, kind, self.claim_pack, self.publish) for kind in PackKind
+        }
         self._encoders = {kind: FrameEncoder(kind) for kind in PackKind}
         self._failure: DtafsError | None = None
         self._present = PackPresence(lake.path)
+        self._at_work = lake.condemned.users.enter()
         self._local = threading.local()
 
     def __enter__(self) -> Sealer:
@@ -112,9 +84,18 @@ class Sealer:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
-    def submit(self, key: Any, open_source: Callable[[], Source], size_hint: int = 0) -> None:
-        """Seal a file; blocks while enough is under way. Its outcome comes from the next `flush`."""
-        self._batch.append(_Job(key, open_source, size_hint))
+    def submit(
+        self,
+        key: Any,
+        open_source: Callable[[], Source],
+        size_hint: int = 0,
+        known: Content | None = None,
+    ) -> None:
+        """Seal a file; blocks while enough is under way. Its outcome comes from the next `flush`.
+
+        `known` is a content of the lake that the file may well have: see `Job`.
+        """
+        self._batch.append(Job(key, open_source, size_hint, known))
         self._batch_bytes += size_hint
         if self._batch_bytes >= BATCH_BYTES or len(self._batch) >= BATCH_FILES:
             self._start_batch()
@@ -156,6 +137,7 @@ class Sealer:
         self._workers.shutdown(cancel_futures=True)
         for writer in self._writers.values():
             writer.discard()
+        self._lake.condemned.users.leave(self._at_work)
 
     @contextlib.contextmanager
     def _caught(self) -> Iterator[None]:
@@ -169,14 +151,9 @@ class Sealer:
 
     # In worker threads
 
-    def _scan(self, batch: list[_Job]) -> None:
-        gather = _Gatherer(self, PackKind.CONTENT, FRAME_BYTES)
+    def _scan(self, batch: list[Job]) -> None:
         try:
-            for job in batch:
-                if self._failure is not None:
-                    return
-                self._scan_file(job, gather)
-            gather.close_frame()
+            Scan(self, self._scanner(), self._meter).run(batch)
         except BaseException as error:  # nothing may be handed out as sealed after this
             self._failure = self._failure or StorageError(f"sealing failed: {error!r}")
             raise
@@ -185,72 +162,35 @@ class Sealer:
                 self._scanning -= 1
             self._batches.release()
 
-    def _scan_file(self, job: _Job, gather: _Gatherer) -> None:
-        content, problem = None, None
-        try:
-            source = job.open_source()
-            try:
-                content = self._read(source, gather)
-            finally:
-                source.close()
-        except DtafsError as error:
-            problem = error
-        except OSError as error:
-            problem = from_os_error(error, "reading")
-        with self._lock:
-            self._results.append(Sealed(job.key, None if problem else content, problem))
-        if self._meter is not None:
-            self._meter(1, 0)
-
-    def _tools(self) -> tuple[Chunker, memoryview]:
-        if not hasattr(self._local, "tools"):
+    def _scanner(self) -> Scanner:
+        if not hasattr(self._local, "scanner"):
+            buffer = memoryview(bytearray(self._buffer_bytes))
             chunker = Chunker(self._lake.superblock.chunking)
-            self._local.tools = (chunker, memoryview(bytearray(self._buffer_bytes)))
-        tools: tuple[Chunker, memoryview] = self._local.tools
-        return tools
+            self._local.scanner = Scanner(buffer, chunker, self._lake.objects.chunk_id)
+        scanner: Scanner = self._local.scanner
+        return scanner
 
-    def _read(self, source: Source, gather: _Gatherer) -> Content:
-        """Cut a file into chunks, hand over those that are new, and describe it."""
-        chunker, buffer = self._tools()
-        spans: list[Span] = []
-        whole = None
-        digest = EMPTY_SHA256
-        size = kept = 0
-        while True:
-            end = kept + _fill(source, buffer[kept:])
-            final = end < len(buffer)
-            if whole is None and not final:
-                whole = hashlib.sha256()
-            if whole is not None:
-                whole.update(buffer[kept:end])
-            size += end - kept
-            if self._meter is not None and end > kept:
-                self._meter(0, end - kept)
-            chunks = list(chunker.cuts(buffer[:end], final))
-            digests = [hashlib.sha256(chunk).digest() for chunk in chunks]
-            spans += gather.take(digests, chunks)
-            if final:
-                digest = digests[-1] if digests else digest
-                break
-            done = sum(map(len, chunks))
-            kept = end - done
-            buffer[:kept] = buffer[done:end]
-        if whole is not None:
-            digest = whole.digest()
-        elif len(spans) > 1:
-            digest = hashlib.sha256(buffer[:end]).digest()
-        return self._describe(Content(size, digest), spans)
+    @property
+    def lake(self) -> Lake:
+        return self._lake
 
-    def _describe(self, content: Content, spans: list[Span]) -> Content:
-        if len(spans) < 2:
-            return content
-        root, nodes = build_chunk_list(spans)
-        self.add_nodes(nodes)
-        return Content(content.size, content.sha256, root)
+    @property
+    def failed(self) -> bool:
+        """Whether a pack could not be written, so that going on is of no use."""
+        return self._failure is not None
+
+    def report(self, outcomes: list[Sealed]) -> None:
+        """Keep outcomes for `flush`."""
+        with self._lock:
+            self._results += outcomes
+
+    def help(self, work: Callable[[], object]) -> None:
+        """Have a worker do this when one is free; the caller may have done it by then."""
+        self._workers.submit(work)
 
     def add_nodes(self, nodes: dict[bytes, bytes]) -> None:
         """Pack metadata nodes that the lake lacks; durable at the next flush."""
-        gather = _Gatherer(self, PackKind.METADATA, NODE_FRAME_BYTES)
+        gather = Gatherer(self, PackKind.METADATA)
         gather.add(list(nodes), [memoryview(data) for data in nodes.values()])
         gather.close_frame()
 
@@ -269,13 +209,17 @@ class Sealer:
 
     def _known(self, chunks: list[bytes]) -> set[bytes]:
         """The chunks that are safe to rely on: what another dataset only staged may be discarded."""
-        assert self._lake.pending is not None
-        places = self._lake.index.places_of(chunks)
-        known = {chunk for chunk, place in places.items() if self._present(place.pack)}
+        lake = self._lake
+        assert lake.pending is not None
+        condemned = lake.condemned.packs  # before the tables are asked
+        packs = lake.index.packs_of(chunks)
+        known = {c for c, pack in packs.items() if pack not in condemned and self._present(pack)}
         rest = [chunk for chunk in chunks if chunk not in known]
         if rest:
-            places = self._lake.pending.places_of(rest, self._dataset)
-            known |= {chunk for chunk, place in places.items() if self._present(place.pack)}
+            packs = lake.pending.packs_of(rest, self._dataset)
+            known |= {
+                c for c, pack in packs.items() if pack not in condemned and self._present(pack)
+            }
         return known
 
     def store_frame(self, kind: PackKind, plain: bytes, chunks: tuple[Chunk, ...]) -> None:
@@ -298,103 +242,11 @@ class Sealer:
                 codec, stored = self._encoders[kind].encode(plain)
                 self._writers[kind].append(stored, len(plain), codec, chunks)
 
-    @property
-    def lake(self) -> Lake:
-        return self._lake
+    def claim_pack(self, pack: bytes) -> None:
+        """The very pack that is about to be written may be there, and condemned."""
+        self._lake.condemned.spare([pack])
 
     def publish(self, pack: Pack) -> None:
         """Note a finished pack as belonging to uncommitted work."""
         assert self._lake.pending is not None
         self._lake.pending.add(self._dataset, pack)
-
-
-def _fill(source: Source, buffer: memoryview) -> int:
-    """Read until the buffer is full or the source ends; the number of bytes."""
-    end = 0
-    while end < len(buffer) and (got := source.readinto(buffer[end:])):
-        end += got
-    return end
-
-
-class _Gatherer:
-    """Gathers new chunks into frames. Belongs to one scanner task."""
-
-    def __init__(self, sealer: Sealer, kind: PackKind, limit: int) -> None:
-        self._sealer, self._kind, self._limit = sealer, kind, limit
-        self._parts: list[bytes] = []
-        self._chunks: list[Chunk] = []
-        self._size = 0
-
-    def take(self, digests: list[bytes], chunks: list[memoryview]) -> list[Span]:
-        """Store chunks unless the lake has them; their spans. `digests` are their SHA-256."""
-        ids = [self._sealer.lake.objects.chunk_id(digest) for digest in digests]
-        self.add(ids, chunks)
-        return [Span(chunk, len(plain)) for chunk, plain in zip(ids, chunks, strict=True)]
-
-    def add(self, ids: list[bytes], chunks: list[memoryview]) -> None:
-        """Store chunks whose ids are known, unless the lake has them."""
-        fresh = self._sealer.claim(ids)
-        for chunk, plain in zip(ids, chunks, strict=True):
-            if chunk not in fresh:
-                continue
-            fresh.remove(chunk)
-            if self._size and self._size + len(plain) > self._limit:
-                self.close_frame()
-            self._parts.append(bytes(plain))
-            self._chunks.append(Chunk(chunk, len(plain)))
-            self._size += len(plain)
-
-    def close_frame(self) -> None:
-        """Hand the open frame over."""
-        if self._parts:
-            plain = b"".join(self._parts)
-            self._sealer.store_frame(self._kind, plain, tuple(self._chunks))
-            self._parts, self._chunks, self._size = [], [], 0
-
-
-class _OpenPack:
-    """The pack of one kind that is being filled, and the frames under way to it."""
-
-    def __init__(self, sealer: Sealer, kind: PackKind) -> None:
-        self._sealer, self._kind = sealer, kind
-        self._lock = threading.Lock()
-        self._writer: PackWriter | None = None
-        self._under_way: set[Future[None]] = set()
-
-    def track(self, task: Future[None]) -> None:
-        """Count a compression task until it is done."""
-        with self._lock:
-            self._under_way = {t for t in self._under_way if not t.done()} | {task}
-
-    def append(self, stored: bytes, plain: int, codec: Codec, chunks: tuple[Chunk, ...]) -> None:
-        """Add a frame; finishes the pack when it is full."""
-        with self._lock:
-            if self._writer is None:
-                self._writer = PackWriter(self._sealer.lake.disk, self._kind)
-            self._writer.add_frame(stored, plain, codec, chunks)
-            full = self._writer.size >= PACK_BYTES
-            if full:
-                self._finish()
-
-    def _finish(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            self._sealer.publish(writer.finish())
-
-    def drain(self) -> None:
-        """Wait for the frames under way."""
-        with self._lock:
-            tasks = set(self._under_way)
-        wait(tasks)
-
-    def finish(self) -> None:
-        """Make durable what has been appended."""
-        with self._lock:
-            self._finish()
-
-    def discard(self) -> None:
-        """Drop the open pack."""
-        with self._lock:
-            if self._writer is not None:
-                self._writer.discard()
-                self._writer = None

@@ -25,7 +25,6 @@ from dtafs.core.names import check_dataset_name, check_tag, format_time
 from dtafs.core.values import Actor, Source, Transform
 from dtafs.errors import BusyError, UsageError, from_os_error
 from dtafs.store.commit import finish
-from dtafs.store.compare import describe_change, summarise
 from dtafs.store.index import VersionRow
 from dtafs.store.ingest import Ingest
 from dtafs.store.lake import Lake
@@ -36,6 +35,7 @@ T = TypeVar("T")
 Gate = Callable[[Callable[[], Any]], Any]
 
 WRITERS_POLL_S = 0.1
+GRACE_MAX_S = 36_500 * 86_400
 
 
 def actor_here(program: str, uid: int | None = None) -> Actor:
@@ -116,6 +116,8 @@ class Session:
 
     def status(self, dataset: str) -> dict[str, Any]:
         """What staging adds, changes and removes against the newest version."""
+        from dtafs.store.compare import describe_change, summarise
+
         row = self.lake.dataset(dataset)
         staging = self.on_staging(lambda: self.lake.staging(dataset))
         changes = list(staging.status(self.lake.objects.node))
@@ -182,6 +184,28 @@ class Session:
         from dtafs.store.reindex import reindex
 
         return reindex(self.lake, progress)
+
+    def collect(
+        self,
+        grace_s: float | None = None,
+        dry_run: bool = False,
+        progress: Report | None = None,
+    ) -> dict[str, Any]:
+        """Delete what nothing reaches; `dtafs.store.collect` says how. The grace period is that of
+        the configuration unless it is given."""
+        from dtafs.store.collect import collect
+        from dtafs.store.collect_plan import Rule
+
+        wanted = self.lake.config.collect
+        if grace_s is None:
+            grace_s = wanted.grace_days * 86_400
+        if not 0 <= grace_s < GRACE_MAX_S:
+            raise UsageError("the grace period is between 0 and 100 years")
+        if not dry_run:
+            while self.on_staging(self.lake.area.tidy):
+                pass
+        rule = Rule(int(grace_s * 1e9), wanted.rewrite_share)
+        return collect(self.lake, self.actor, rule, dry_run=dry_run, report=progress)
 
     def on_staging(self, call: Callable[[], T]) -> T:
         """Make a call on staging's thread; the nodes it misses are read here, between attempts."""

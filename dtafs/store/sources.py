@@ -32,6 +32,9 @@ class Source(Struct):
     path: bytes
     target: Path
     status: os.stat_result
+    kind: Kind
+    number: int
+    """Its place in the order in which it was met: after the directory that it is in."""
     xattrs: Xattrs = ()
     link: bytes = b""
     """Where a symlink points."""
@@ -39,9 +42,16 @@ class Source(Struct):
     steady: bool = True
     """False when the file changed between the first and the last byte that was read of it."""
 
-    @property
-    def kind(self) -> Kind:
-        return KINDS[stat.S_IFMT(self.status.st_mode)]
+    @classmethod
+    def at(cls, path: bytes, target: Path, number: int) -> Source:
+        """What is at a path, with all that is staged of it but a file's bytes; OSError."""
+        status = os.lstat(path)
+        kind = KINDS[stat.S_IFMT(status.st_mode)]
+        if kind == Kind.SYMLINK:
+            return cls(path, target, status, kind, number, link=os.readlink(path))
+        if kind in (Kind.FILE, Kind.DIRECTORY):
+            return cls(path, target, status, kind, number, user_xattrs(path))
+        return cls(path, target, status, kind, number)
 
 
 def split_path(text: bytes) -> Path:
@@ -67,7 +77,10 @@ class SteadyFile:
 
     def readinto(self, buffer: bytearray | memoryview) -> int:
         """Fill as much of `buffer` as there is; 0 at the end."""
-        if not self._source.steady:
+        size = self._source.status.st_size
+        # At the size that it had, a look for more is one call to spare: growing shows in `close`.
+        # Of a size of 0 nothing follows: there are files that say so and hold something.
+        if not self._source.steady or self._done == size > 0:
             return 0
         done = os.readv(self._fd, [buffer])
         self._done += done
@@ -127,14 +140,16 @@ def measure(paths: Sequence[bytes]) -> Progress:
 def user_xattrs(path: bytes) -> Xattrs:
     """The user's own attributes; a file system without any has none."""
     try:
-        names = sorted(map(os.fsencode, os.listxattr(path, follow_symlinks=False)))
+        found = os.listxattr(path, follow_symlinks=False)
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
             return ()
         raise
+    if not found:
+        return ()
     return tuple(
         (name, os.getxattr(path, name, follow_symlinks=False))
-        for name in names
+        for name in sorted(map(os.fsencode, found))
         if name.startswith(b"user.") and not name.startswith(b"user.dtafs.")
     )
 

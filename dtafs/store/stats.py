@@ -6,13 +6,16 @@ All sizes in bytes. *Logical* counts every file of every version; *unique* count
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dtafs.core.format import PackKind
-from dtafs.store.index import PackRow
+from dtafs.core.format import PackKind, pack_key
+from dtafs.store.condemn import read_marks
+from dtafs.store.index_packs import PackRow
+from dtafs.store.scrub import read_ledger, verification_facts
 
 if TYPE_CHECKING:
     from dtafs.store.lake import Lake
@@ -43,6 +46,8 @@ def collect_stats(lake: Lake) -> dict[str, Any]:
         "index_bytes": disk_bytes(lake.path / "index"),
         "staging_bytes": disk_bytes(lake.path / "staging"),
         "cache_bytes": disk_bytes(lake.path / "cache"),
+        "condemned_bytes": _condemned_bytes(lake),
+        "verified": verification_facts((pack for pack, _row in named), read_ledger(lake.path)),
     }
 
 
@@ -73,6 +78,15 @@ def _unnamed_bytes(lake: Lake, named: set[bytes]) -> int:
     total = 0
     for path, size in _files(lake.path / "packs"):
         total += size if path.name not in hexes else 0
+    return total
+
+
+def _condemned_bytes(lake: Lake) -> int:
+    """What packs take that a collection will delete."""
+    total = 0
+    for pack in read_marks(lake.path):
+        with contextlib.suppress(FileNotFoundError):
+            total += (lake.path / pack_key(pack)).stat().st_size
     return total
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
-from dtafs.core.entries import LogEntry, decode_manifest, manifest_hash
+from dtafs.core.entries import LogEntry, decode_collection, decode_manifest, manifest_hash
 from dtafs.core.values import Manifest
 from dtafs.errors import DtafsError
 from dtafs.store.findings import ERROR, PATHS_MAX, Affected, Finding
@@ -20,9 +21,11 @@ from dtafs.store.log import parse_entry
 from dtafs.store.objects import Objects
 from dtafs.store.packs import PackFiles, Place
 from dtafs.store.progress import Progress, Report
+from dtafs.store.replay import packs_brought
 
 if TYPE_CHECKING:
     from dtafs.store.lake import Lake
+    from dtafs.store.scrub import Scrub
 
 DAMAGE = (DtafsError, OSError, msgspec.MsgspecError, ValueError, LookupError)
 """What reading damaged input may raise; anything else is a defect of the checker."""
@@ -53,6 +56,21 @@ class LoggedVersion(NamedTuple):
         return f"{self.dataset}:v{self.number}"
 
 
+class Bringer(NamedTuple):
+    """The log entry that brought a pack: of a version, or (number 0) of a collection."""
+
+    dataset: str
+    number: int
+    sequence: int
+
+    @property
+    def name(self) -> str:
+        """How a finding names it."""
+        if self.number:
+            return f"{self.dataset}:v{self.number}"
+        return f"entry {self.sequence} of {self.dataset!r}"
+
+
 class Spot(NamedTuple):
     """A path in a version."""
 
@@ -64,8 +82,12 @@ class Spot(NamedTuple):
 class Survey:
     """The facts about one lake, and the findings so far."""
 
-    def __init__(self, lake: Lake, *, read_data: bool, report: Report | None) -> None:
+    def __init__(
+        self, lake: Lake, *, read_data: bool, report: Report | None, scrub: Scrub | None = None
+    ) -> None:
         self.lake, self.read_data, self._report = lake, read_data, report
+        self.scrub = scrub
+        """Says which packs to read, and remembers it; None where all are read."""
         self.root: Path = lake.path
         self.findings: list[Finding] = []
         self.files = PackFiles(lake.path)
@@ -73,8 +95,10 @@ class Survey:
         self.objects = Objects(self.files, self.locate)
         self.entries: dict[str, list[LoggedEntry]] = {}
         self.versions: list[LoggedVersion] = []
-        self.named: dict[bytes, LoggedVersion] = {}
-        """Packs that entries name, each with the first version that does."""
+        self.named: dict[bytes, Bringer] = {}
+        """Packs that entries name and no later one removes, each with the first that does."""
+        self.condemned: frozenset[bytes] = frozenset()
+        """Packs that a collection is going to delete."""
         self.pending: dict[bytes, str] = {}
         """Packs of uncommitted work, with the dataset whose staging needs them."""
         self.pending_place: Callable[[bytes], Place | None] = lambda _chunk: None
@@ -84,6 +108,11 @@ class Survey:
         """Frames, by pack and offset, that do not decode."""
         self.bad_chunks: dict[bytes, str] = {}
         """Chunks whose bytes are not what their id says."""
+
+    @property
+    def skips_contents(self) -> bool:
+        """Whether files are not hashed as a whole, since not everything is to be read."""
+        return self.scrub is not None and self.scrub.is_partial
 
     def locate(self, chunk: bytes) -> Place | None:
         """Where the index, or the table of uncommitted work, says that a chunk lies."""
@@ -139,9 +168,21 @@ class Survey:
             for one in logged:
                 if one.entry is not None and one.entry.kind == "committed":
                     self._add_version(one, one.entry)
-        for version in in_time_order(self.versions):  # the first to name a pack brought it
-            for pack in version.manifest.packs:
-                self.named.setdefault(bytes.fromhex(pack), version)
+        read = [one.entry for logged in self.entries.values() for one in logged if one.entry]
+        for entry in sorted(read, key=lambda e: (e.time_ns, e.dataset, e.sequence)):
+            if entry.kind in ("committed", "collected"):
+                step = partial(self._name_packs, entry)
+                self.attempt(4, f"entry {entry.sequence} of {entry.dataset!r}", step)
+
+    def _name_packs(self, entry: LogEntry) -> None:
+        number = entry.body.get("version", 0)
+        bringer = Bringer(entry.dataset, number, entry.sequence)
+        if entry.kind == "collected":
+            bringer = Bringer(entry.dataset, 0, entry.sequence)
+            for pack in decode_collection(entry.body).removed:
+                self.named.pop(bytes.fromhex(pack), None)
+        for pack in packs_brought(entry):
+            self.named.setdefault(bytes.fromhex(pack), bringer)
 
     def _read_entry(self, dataset: str, sequence: int) -> LoggedEntry:
         try:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dtafs.cli.base import run_program
-from dtafs.cli.ctl import ctl
+from dtafs.cli.commands import ctl
 from dtafs.errors import RefusedError
 from dtafs.store.lake import Lake
 from tests.cli.conftest import Commands

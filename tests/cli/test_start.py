@@ -12,7 +12,7 @@ import click
 import pytest
 
 import dtafs
-from dtafs.cli.ctl import PLACES, ctl
+from dtafs.cli.commands import PLACES, ctl
 from dtafs.cli.hms import hms
 from tests.support.programs import CTL, HMS, ROOT, command_line, environment, run
 
@@ -41,7 +41,7 @@ def _cpu_s(*arguments: str) -> float:
 def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     heavy = ("lmdb", "cryptography", "zstandard", "rich", "trio", "pyfuse3", "pyfastcdc")
     code = (
-        "import sys; from dtafs.cli.ctl import ctl\n"
+        "import sys; from dtafs.cli.commands import ctl\n"
         f"ctl.main({list(arguments)!r}, standalone_mode=False)\n"
         f"found = [name for name in {heavy!r} if name in sys.modules]\n"
         "assert not found, found"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dtafs.core.chunking import Chunker, ChunkParameters
-from dtafs.core.chunklist import build_chunk_list, chunks_in, list_nodes
+from dtafs.core.chunklist import build_chunk_list, chunks_in, list_nodes, parts_of
 from dtafs.core.nodes import Node, decode_node
 from dtafs.core.values import Content, Span
 from dtafs.errors import IntegrityError, UnsupportedError
@@ -99,6 +99,34 @@ def test_a_small_change_shares_nearly_all_nodes() -> None:
     assert len(nodes.keys() - lists.nodes.keys()) <= 4
     assert root != content.chunk_list
     assert set(list_nodes(lists.fetch, content)) == set(lists.nodes)
+
+
+def test_the_parts_of_a_list_are_its_nodes_and_chunks() -> None:
+    lists = Lists()
+    content, spans = lists.make([65536] * 5_000)
+    found = list(parts_of(lists.fetch, content, lists.nodes.__contains__))
+    assert sorted(found) == sorted([*lists.nodes, *(span.id for span in spans)])
+    assert list(parts_of(lists.fetch, content, lambda _node: False)) == [content.chunk_list]
+    assert list(parts_of(lists.fetch, Content(10, b"d" * 32), bool)) == []
+    with pytest.raises(IntegrityError, match="does not fit"):
+        list(parts_of(lists.fetch, Content(12, bytes(32), content.chunk_list), bool))
+
+
+def test_equal_chunks_are_one_part() -> None:
+    """The list of a hole is a few nodes, each many times."""
+    lists = Lists()
+    zeros = [Span(bytes(32), 9)] * 50_000
+    root, nodes = build_chunk_list(zeros)
+    lists.nodes.update(nodes)
+    seen: set[bytes] = set()
+
+    def once(node: bytes) -> bool:
+        return node not in seen and not seen.add(node)
+
+    content = Content(450_000, bytes(32), root)
+    assert len(nodes) < 10
+    assert set(parts_of(lists.fetch, content, once)) == {*nodes, bytes(32)}
+    assert sum(piece.size for piece in chunks_in(lists.fetch, identity, content)) == 450_000
 
 
 def test_one_chunk_and_no_chunk_need_no_list() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dtafs.core import tree
 from dtafs.core.difference import compare
 from dtafs.core.nodes import NODE_LIMIT_BYTES, Node, decode_node
 from dtafs.core.tree import Built, at_ordinal, edit, find, open_root, scan, seal_root, walk
@@ -81,6 +82,21 @@ def test_edits_give_the_tree_of_the_entries(batches: list[dict[bytes, int]]) -> 
         assert built.names == len(model) and built.totals.files == len(model)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.dictionaries(NAMES, st.integers(-1, 3), max_size=12), max_size=6))
+def test_small_directories_are_edited_to_the_same(batches: list[dict[bytes, int]]) -> None:
+    """The way of small directories and the way of all give the same, also where one grows out of it."""
+    nodes, root, other = Nodes(), b"", b""
+    for batch in batches:
+        changes = {n: None if v < 0 else file(n, v, b"x" * 100 * v) for n, v in batch.items()}
+        built = nodes.edit(root, changes)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tree, "_edit_small", lambda *_: None)
+            expected = nodes.edit(other, changes)
+        root, other = built.root, expected.root
+        assert built[:3] == expected[:3] and built.nodes.items() <= expected.nodes.items()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_large_edits_give_the_tree_of_the_entries(seed: int) -> None:
     rng = random.Random(seed)
@@ -108,6 +124,7 @@ def test_every_search_agrees_with_the_list() -> None:
         assert at_ordinal(nodes.fetch, top, position + 1) == (
             (entries[position].name,),
             entries[position],
+            0,
         )
         assert [x.position for x in scan(nodes.fetch, top.ref, position)] == list(
             range(position, 3000)
@@ -127,8 +144,9 @@ def test_ordinals_number_a_nested_tree_in_preorder() -> None:
     top = nodes.directory(b"", [file(b"before"), middle, nodes.directory(b"n", []), file(b"x")])
     seen = list(walk(nodes.fetch, top))
     assert len(seen) == top.below.entries + 1 == 408
+    numbers = {path: ordinal for ordinal, (path, _) in enumerate(seen)}
     for ordinal, (path, entry) in enumerate(seen):
-        assert at_ordinal(nodes.fetch, top, ordinal) == (path, entry)
+        assert at_ordinal(nodes.fetch, top, ordinal) == (path, entry, numbers[path[:-1]])
     located = find(nodes.fetch, top.ref, b"m")
     assert located is not None and seen[located.ordinal][1] == middle
     assert top.below.size == 10 * top.below.files

@@ -54,6 +54,7 @@ def test_crash_anywhere(scenario: Scenario, memory_path: Path) -> None:
         ("later commit", Disk, "sync_directory"),
         ("later commit", Pending, "intend"),
         ("record", Disk, "sync_directory"),
+        ("collect", Disk, "sync"),
         ("write and sync", DataFiles, "sync_names"),
         ("write and sync", FileData, "sync"),
         ("write and sync", Journal, "sync"),

@@ -52,7 +52,7 @@ def big_tree(seed: int) -> Tree:
     return tree
 
 
-@pytest.mark.parametrize("command", ["put", "commit", "tag", "reindex"])
+@pytest.mark.parametrize("command", ["put", "commit", "tag", "reindex", "collect"])
 def test_killed_at_random(command: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     soak = request.config.getoption("--soak")
     dice = random.Random(command)
@@ -63,10 +63,15 @@ def test_killed_at_random(command: str, tmp_path: Path, request: pytest.FixtureR
     longest_s = 0.6
     for cycle in range(CYCLES_SOAK if soak else CYCLES // 2):
         tree = big_tree(cycle)
+        if command == "collect":  # half of what this stages is garbage once the other is staged too
+            write_tree(big_tree(cycle + 1_000), scratch)
+            ctl(lake, "put", DATASET, f"{scratch}/.")
+            write_tree(tree, scratch)
+            ctl(lake, "put", DATASET, f"{scratch}/file 000", f"{scratch}/file 001")
         write_tree(tree, scratch)
         if command != "put":
             ctl(lake, "put", DATASET, f"{scratch}/.", "--delete")
-        if command in ("tag", "reindex"):
+        if command in ("tag", "reindex", "collect"):
             ctl(lake, "commit", DATASET, "-m", str(cycle))
             versions.append(tree)
         arguments = {
@@ -74,8 +79,11 @@ def test_killed_at_random(command: str, tmp_path: Path, request: pytest.FixtureR
             "commit": ["commit", DATASET, "-m", str(cycle)],
             "tag": ["tag", f"{DATASET}:latest", f"tag{cycle}"],
             "reindex": ["reindex"],
+            "collect": ["collect", "--grace", "0"],
         }[command]
         started_s = time.monotonic()
+        if command == "collect" and dice.random() < 0.3:
+            ctl(lake, "collect")  # rewrites; what is killed then is the deleting
         done = run_and_kill(lake, arguments, START_S + dice.random() * longest_s)
         if done:
             longest_s = min(longest_s, time.monotonic() - started_s)

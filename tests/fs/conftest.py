@@ -22,6 +22,7 @@ from dtafs.fs.namespace import Namespace
 from dtafs.services.changes import Changes as LakeChanges
 from dtafs.services.status import StatusSources
 from dtafs.store.lake import Lake
+from dtafs.store.staging.outdated import Outdated
 
 ACTOR = Actor("tester", 1000, "host", "tests")
 CALLER = Caller(os.getuid(), os.getgid(), os.getpid(), 0o022)
@@ -33,9 +34,11 @@ class World:
     def __init__(self, lake: Lake, nursery: trio.Nursery, read_only: bool = False) -> None:
         self.lake = lake
         self.gates, self.drafts = Gates(), Drafts()
-        self.renewed: list[str] = []
+        self.renewed: list[tuple[str, Outdated]] = []
         self.quiet: list[tuple[str, int]] = []
-        self.changes = LakeChanges(lake, self.gates, self.drafts, self.renewed.append)
+        self.changes = LakeChanges(
+            lake, self.gates, self.drafts, lambda *renewed: self.renewed.append(renewed)
+        )
         self.namespace: Namespace = build_namespace(
             lake,
             nursery,

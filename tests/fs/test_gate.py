@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from dtafs.fs.gate import Gate, Gates
+from dtafs.fs.gate import LATER_AT_ONCE, Gate, Gates
 
 
 async def test_closing_waits_for_those_inside() -> None:
@@ -101,3 +101,40 @@ async def test_each_dataset_has_its_own() -> None:
     assert gates.of("a") is gates.of("a")
     async with gates.of("a").closing(), gates.of("b").passing():
         pass
+
+
+async def test_new_writers_wait_while_those_there_end() -> None:
+    gate, order = Gate(), []
+
+    async def write() -> None:
+        await gate.enter_to_write()
+        order.append("writer")
+        gate.leave()
+
+    async with trio.open_nursery() as nursery:
+        with gate.no_new_writers():
+            nursery.start_soon(write)
+            await wait_all_tasks_blocked()
+            async with gate.passing():
+                order.append("another change")
+            async with gate.closing():
+                order.append("commit")
+            await wait_all_tasks_blocked()
+            assert order == ["another change", "commit"]
+    assert order[-1] == "writer"
+
+
+async def test_calls_that_waited_are_made_in_order_and_in_pieces() -> None:
+    gate, made = Gate(), list[int]()
+    async with gate.closing():
+        for i in range(3 * LATER_AT_ONCE):
+            gate.soon(lambda i=i: made.append(i))  # type: ignore[misc]
+
+    async with trio.open_nursery() as nursery:
+
+        async def close_again() -> None:
+            async with gate.closing():
+                gate.soon(lambda: made.append(-1))
+
+        nursery.start_soon(close_again)
+    assert made == [*range(3 * LATER_AT_ONCE), -1]

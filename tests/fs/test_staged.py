@@ -233,6 +233,9 @@ async def test_discarding_through_a_session(world: World) -> None:
     session = world.changes.session(ACTOR, "D")
     await trio.to_thread.run_sync(session.discard, "D")
     assert await world.names("D/staging") == [b"x"]
-    assert world.renewed == ["D"]
+    dataset, outdated = world.renewed[-1]
+    top = (await world.at("D/staging")).ino
+    assert dataset == "D" and outdated.inodes == [top]
+    assert (top, b"y") in outdated.names, "the kernel is told to forget what was there"
     with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
         await world.namespace.area(changed).attributes(changed)

@@ -181,6 +181,11 @@ class LakeMachine(RuleBasedStateMachine):
         while self.lake.area.tidy():
             pass
 
+    @rule(grace_s=st.sampled_from([0.0, 0.0, 3600.0]))
+    def collect(self, grace_s: float) -> None:
+        facts = self.session.collect(grace_s)
+        assert all(pack["action"] != "wait" for pack in facts["packs"]) or grace_s
+
     @rule(harsh=st.booleans())
     def reindex(self, harsh: bool) -> None:
         before = list(dump(self.lake.index.database))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from dtafs.services import daemon
 from dtafs.services.mountpoints import daemon_of, mounted_at, mounts
 from dtafs.store.lake import Lake
 from tests.support import kernel, programs
@@ -252,3 +254,14 @@ def test_a_read_only_mount(lake_path: Path, mount: Callable[..., Mount], tmp_pat
 
 def test_an_idle_daemon_is_small(mounted_lake: Mount) -> None:
     assert mounted_lake.resident_bytes() < 60 * 1024 * 1024
+
+
+def test_replies_that_the_kernel_no_longer_wants_are_not_worth_a_line() -> None:
+    def said(number: int) -> bool:
+        message = "fuse_release(): fuse_reply_* failed with %s"
+        args = (os.strerror(number),)
+        record = logging.LogRecord("pyfuse3", logging.ERROR, "", 0, message, args, None)
+        return daemon._pass_over_aborted(record)
+
+    assert not said(errno.ENOENT)
+    assert said(errno.EIO)

@@ -19,6 +19,8 @@ from tests.support.twins import Twins
 def module_mount(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
     """A mounted lake with an empty dataset D, for all tests of a module."""
     place = tmp_path_factory.mktemp("posix")
+    for above in (place, *place.parents[:2]):
+        above.chmod(0o755)  # other users have to get there
     Lake.create(place / "lake").close()
     with mounted(place / "lake", place / "mnt", "--allow-other") as mount:
         (mount / "D").mkdir()

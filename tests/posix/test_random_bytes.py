@@ -46,6 +46,8 @@ class Exerciser:
             (6, self.write_mapped),
             (3, self.write_private),
             (3, self.copy_range),
+            (3, self.write_direct),
+            (3, self.read_direct),
             (2, self.allocate),
             (2, self.sync),
             (2, self.reopen),
@@ -136,6 +138,25 @@ class Exerciser:
         with self._map(mmap.MAP_PRIVATE) as mapped:
             mapped[offset : offset + size] = bytes(size)
         return self.read()
+
+    def write_direct(self) -> str:
+        offset, size = self._range(FILE_MAX)
+        data = self._dice.randbytes(size)
+        fd = os.open(self._path, os.O_WRONLY | os.O_DIRECT)
+        try:
+            assert os.pwrite(fd, data, offset) == size
+        finally:
+            os.close(fd)
+        return self._put(offset, data) if size else "nothing"
+
+    def read_direct(self) -> str:
+        offset, size = self._range(len(self._bytes))
+        fd = os.open(self._path, os.O_RDONLY | os.O_DIRECT)
+        try:
+            assert os.pread(fd, size, offset) == self._bytes[offset : offset + size], offset
+        finally:
+            os.close(fd)
+        return f"{offset}+{size}"
 
     def copy_range(self) -> str:
         source, size = self._range(len(self._bytes))

@@ -120,6 +120,39 @@ def test_dd_with_direct_input_and_output(place: Place, tree: Path) -> None:
     place.run("cmp", "third", version / "out")
 
 
+def test_mv_between_datasets_and_out(place: Place, tree: Path, tmp_path: Path) -> None:
+    """A rename ends at the border of a dataset; mv(1) copies then."""
+    expected = tree_of(tree, xattrs=True)
+    other = place.mount / "E"
+    other.mkdir()
+    place.run("mv", tree, place.staging / "tree")
+    assert not tree.exists()
+    place.run("mv", place.staging / "tree", other / "staging/tree")
+    assert os.listdir(place.staging) == []
+    assert_same_tree(expected, tree_of(other / "staging/tree", xattrs=True))
+    place.run("mv", other / "staging", other / "v1")
+    place.run("mv", other / "staging/tree", tmp_path / "back")
+    assert_same_tree(expected, without_ours(tmp_path / "back"))
+    place.run("cp", "-a", other / "v1/tree", place.staging / "copy")
+    place.run("cp", "-al", "copy", "links")
+    assert_same_tree(tree_of(place.staging / "copy/deep"), tree_of(place.staging / "links/deep"))
+    assert (place.staging / "links/deep/f7").stat().st_nlink == 2
+
+
+def test_what_is_being_written_is_copied_whole(place: Place, tmp_path: Path) -> None:
+    """Tools take a file without blocks for one hole; the kernel has these bytes, not the disk."""
+    data = os.urandom(300_000)
+    (tmp_path / "out").mkdir()
+    with open(place.staging / "file", "wb", buffering=0) as stream:
+        stream.write(data)
+        place.run("tar", "cSf", tmp_path / "out/file.tar", "file")
+        place.run("cp", "--sparse=auto", "file", tmp_path / "out/file.cp")
+        place.run("rsync", "-aS", "file", tmp_path / "out/file.rsync")
+        place.run("tar", "xOf", tmp_path / "out/file.tar", "--to-command=cmp - file")
+    for name in ("file.cp", "file.rsync"):
+        assert (tmp_path / "out" / name).read_bytes() == data
+
+
 def test_find_du_and_grep(place: Place, tree: Path) -> None:
     place.run("cp", "-a", f"{tree}/.", place.staging)
     for top in (place.staging, place.commit(), place.staging):

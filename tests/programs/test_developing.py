@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,23 @@ def test_git(place: Place, repository: Path, tmp_path: Path) -> None:
     assert place.run("git", "rev-parse", "HEAD", cwd=tmp_path / "back") == head
 
 
+def test_git_clones_beside_itself(place: Place, repository: Path) -> None:
+    """A clone on one file system is made of hard links."""
+    place.run("git", "clone", "-q", "--bare", "--no-local", repository, place.staging / "bare.git")
+    place.run("git", "clone", "-q", "bare.git", "clone")
+    objects = [path for path in (place.staging / "clone/.git/objects").rglob("*") if path.is_file()]
+    assert objects and all(path.stat().st_nlink == 2 for path in objects)
+    place.commit()
+    clone = place.staging / "clone"
+    (clone / "file1").write_text("pushed\n")
+    place.run("git", "commit", "-q", "-a", "-m", "Pushed", cwd=clone)
+    place.run("git", "push", "-q", "origin", "main", cwd=clone)
+    place.run("git", "repack", "-q", "-a", "-d", cwd=place.staging / "bare.git")
+    place.run("git", "fsck", "--full", cwd=place.staging / "bare.git")
+    shown = place.run("git", "show", "main:file1", cwd=place.staging / "bare.git")
+    assert shown == "pushed\n"
+
+
 def test_make_builds_what_has_changed(place: Place) -> None:
     write_sources(place.staging)
     place.run("make", "-j2")
@@ -112,6 +130,9 @@ def test_sed_in_place_and_patch(place: Place) -> None:
     place.run("sed", "-i.orig", "s/one/1/", "text")
     assert (place.staging / "text").read_text() == "1\ntwo\n"
     assert (place.staging / "text.orig").read_text() == "one\ntwo\n"
+    (place.staging / "change").write_text("--- text\n+++ text\n@@ -1,2 +1,2 @@\n 1\n-two\n+2\n")
+    place.run("patch", "-p0", "-i", "change")
+    assert (place.staging / "text").read_text() == "1\n2\n"
     place.run("install", "-m", "0751", "text", "installed")
     assert (place.staging / "installed").stat().st_mode & 0o777 == 0o751
 
@@ -126,6 +147,48 @@ def test_a_python_environment(place: Place) -> None:
     assert list(place.staging.glob("__pycache__/module*.pyc"))
     place.run(python, "-m", "zipfile", "-c", "env.zip", "env/pyvenv.cfg", "module.py")
     place.run(python, "-m", "zipfile", "-t", "env.zip")
+
+
+WHEEL = {
+    "pointer.py": "def point() -> str:\n    return 'there'\n",
+    "pointer-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: pointer\nVersion: 1.0\n",
+    "pointer-1.0.dist-info/WHEEL": (
+        "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    ),
+    "pointer-1.0.dist-info/entry_points.txt": "[console_scripts]\npoint = pointer:point\n",
+}
+
+
+INSTALLERS = {
+    "pip of its own": ((), ("env/bin/python", "-m", "pip")),
+    "pip from outside": (
+        ("--without-pip",),
+        (sys.executable, "-m", "pip", "--python", "env/bin/python"),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "installer",
+    [pytest.param("pip of its own", marks=pytest.mark.soak), "pip from outside"],
+)
+def test_packages_are_installed_in_a_python_environment(place: Place, installer: str) -> None:
+    options, pip = INSTALLERS[installer]
+    wheel = "pointer-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(place.staging / wheel, "w") as made:
+        for name, text in WHEEL.items():
+            made.writestr(name, text)
+        record = [f"{name},," for name in (*WHEEL, "pointer-1.0.dist-info/RECORD")]
+        made.writestr("pointer-1.0.dist-info/RECORD", "\n".join(record))
+    place.run(sys.executable, "-m", "venv", *options, "env")
+    python = place.staging / "env/bin/python"
+    place.run(*pip, "install", "-q", "--no-index", f"./{wheel}")
+    call = "import pointer; print(pointer.point())"
+    assert place.run(python, "-c", call) == "there\n"
+    place.commit()
+    assert place.run(python, "-c", call) == "there\n"
+    place.run(*pip, "uninstall", "-q", "-y", "pointer")
+    assert not list((place.staging / "env").rglob("pointer*"))
 
 
 def test_a_directory_is_removed_while_it_is_listed(place: Place) -> None:

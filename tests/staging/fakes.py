@@ -89,11 +89,12 @@ class Bench:
         return built.top
 
     def write(self, ino: int, offset: int, data: bytes, now_ns: int | None = 5) -> None:
-        """Open, write, close."""
+        """Open, write as the mount does, close."""
         handle = self.staging.open(ino, True)
-        fd = self.staging.begin_write(ino)
-        os.pwrite(fd, data, offset)
-        self.staging.wrote(ino, offset, len(data), now_ns)
+        if offset or not self.staging.hold(ino, data, now_ns):
+            fd = self.staging.begin_write(ino)
+            os.pwrite(fd, data, offset)
+            self.staging.wrote(ino, offset, len(data), now_ns)
         self.staging.close(handle)
 
     def read(self, ino: int, offset: int = 0, size: int = 1 << 20) -> bytes:

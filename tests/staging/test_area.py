@@ -56,6 +56,21 @@ def test_what_nobody_needs_goes(bench: Bench) -> None:
     bench.area.close()
 
 
+def test_a_directory_that_a_commit_found_empty_leaves_nothing_behind(bench: Bench) -> None:
+    """Removed before it was tidied: it has no base any more, but rows that speak of the one before."""
+    directory = make(bench, b"d", Kind.DIRECTORY)
+    bench.staging.make(directory, b"x", Kind.FIFO, 0o644, 1, 2, 10)
+    bench.commit()
+    bench.staging.unlink(directory, b"x", 20)
+    bench.commit()
+    bench.staging.rmdir(bench.staging.root_ino, b"d", 30)
+    bench.commit()
+    while bench.area.tidy():
+        pass
+    assert rows(bench) == {table: int(table == "inode") for table in rows(bench)}
+    bench.area.close()
+
+
 def test_discard_leaves_nothing_behind(bench: Bench) -> None:
     bench.write(make(bench, b"kept"), 0, b"data")
     bench.commit()
@@ -73,7 +88,7 @@ def test_discard_leaves_nothing_behind(bench: Bench) -> None:
 
 def test_data_that_no_row_speaks_of_goes(bench: Bench) -> None:
     ino = make(bench, b"f")
-    bench.write(ino, 0, b"data")
+    bench.write(ino, 1, b"data")
     bench.area.data.path(ino - 1).write_bytes(b"stray")
     bench.reopen()
     while bench.area.tidy():

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtafs.core.values import Kind
+from dtafs.store.staging import datafiles
 from dtafs.store.staging.rows import NOWHERE, PATCHES, WHOLE, InodeRow
 from tests.staging.fakes import Bench
 from tests.staging.model import errno_of
@@ -149,6 +150,67 @@ def test_bytes_without_a_record_are_not_shown(bench: Bench) -> None:
     assert bench.read(made.ino) == b"seen" + bytes(6)
 
 
+def new_file(bench: Bench) -> int:
+    return bench.staging.make(bench.staging.root_ino, b"n", Kind.FILE, 0o644, 1, 2, 10).ino
+
+
+def rows_of_bytes(bench: Bench) -> int:
+    bench.area.flush()
+    return sum(1 for _ in bench.area.tables.scan("bytes", b""))
+
+
+def test_a_small_new_file_needs_no_data_file(bench: Bench) -> None:
+    n = new_file(bench)
+    bench.write(n, 0, b"small")
+    bench.kill()
+    assert bench.read(n) == b"small"
+    assert bench.staging.inode(n).blocks == 1
+    assert not list(bench.area.data.numbers())
+    bench.write(n, 3, b"er still")
+    assert bench.read(n) == b"smaer still"
+    bench.kill()
+    assert bench.read(n, 1) == b"maer still"
+    bench.commit()
+    while bench.area.tidy():
+        pass
+    found = bench.staging.lookup(bench.staging.root_ino, b"n")
+    assert found is not None
+    assert bench.read(found.ino) == b"smaer still"
+    assert rows_of_bytes(bench) == 0
+    assert not list(bench.area.data.numbers())
+
+
+def test_held_bytes_go_with_their_file(bench: Bench) -> None:
+    staging, n = bench.staging, new_file(bench)
+    bench.write(n, 0, b"small")
+    staging.truncate(n, 2, 20)
+    staging.truncate(n, 4, 30)
+    assert bench.read(n) == b"sm\0\0"
+    staging.truncate(n, 0, 40)
+    assert rows_of_bytes(bench) == 0
+    staging.unlink(staging.root_ino, b"n", 50)
+    bench.write(new_file(bench), 0, b"other")
+    assert rows_of_bytes(bench) == 1
+    staging.unlink(staging.root_ino, b"n", 60)
+    assert rows_of_bytes(bench) == 0
+    bench.write(new_file(bench), 0, b"third")
+    staging.discard()
+    while bench.area.tidy():
+        pass
+    assert rows_of_bytes(bench) == 0
+
+
+def test_only_so_much_is_held_before_a_flush(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datafiles, "HELD_BETWEEN_FLUSHES_BYTES", 10)
+    n = new_file(bench)
+    bench.write(n, 0, b"more than ten")
+    assert [*bench.area.data.numbers()] == [n]
+    assert bench.read(n) == b"more than ten"
+    handle = bench.staging.open(n, True)
+    assert not bench.staging.hold(n, b"again", 20)
+    bench.staging.close(handle)
+
+
 def test_tidying_drops_local_bytes_of_what_is_committed(bench: Bench) -> None:
     f = ino(bench)
     bench.staging.remember(f)
@@ -181,15 +243,19 @@ def test_fsync_survives_without_a_flush(bench: Bench) -> None:
             st.sampled_from(["seal", "commit", "kill"]),
         ),
         max_size=12,
-    )
+    ),
+    st.booleans(),
 )
 def test_any_history_of_a_file(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, bytes] | int | str]
+    tmp_path_factory: pytest.TempPathFactory,
+    steps: list[tuple[int, bytes] | int | str],
+    committed: bool,
 ) -> None:
     bench = Bench(tmp_path_factory.mktemp("history"))
     f = bench.staging.make(bench.staging.root_ino, b"f", Kind.FILE, 0o644, 1, 2, 10).ino
     bench.write(f, 0, SEALED)
-    bench.commit()
+    if committed:
+        bench.commit()
     expected = SEALED
     for step in steps:
         if isinstance(step, tuple):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -104,6 +106,26 @@ def test_a_reader_sees_no_file_and_cannot_write(tmp_path: Path) -> None:
     with pytest.raises(RefusedError):
         reader.write(lambda txn: txn.put("a", b"k", b"v"))
     reader.close()
+
+
+def test_to_a_reader_a_table_that_nobody_has_made_is_empty(tmp_path: Path) -> None:
+    writer = Database(tmp_path, ["a"])
+    writer.write(lambda txn: txn.put("a", b"k", b"v"))
+    writer.close()
+    reader = Database(tmp_path, ["a", "b"], write=False)
+    with reader.read() as txn:
+        assert txn.get("a", b"k") == b"v"
+        assert (txn.get("b", b"k"), [*txn.scan("b")], txn.count("b")) == (None, [], 0)
+    # LMDB lets a process open a file only once.
+    newer = (
+        "import sys; from pathlib import Path; from dtafs.store.database import Database;"
+        "Database(Path(sys.argv[1]), ['a', 'b']).write(lambda txn: txn.put('b', b'k', b'w'))"
+    )
+    subprocess.run([sys.executable, "-c", newer, str(tmp_path)], check=True)
+    assert reader.get("b", b"k") == b"w"
+    reader.close()
+    with pytest.raises(IntegrityError, match="none of its tables"):
+        Database(tmp_path, ["c", "d"], write=False)
 
 
 def fill(path: Path) -> Path:

@@ -130,6 +130,57 @@ def test_put_replaces_what_changed_and_keeps_the_rest(session: Session, tree: Pa
     assert changes(session) == {"a.csv": "changed", "empty": "removed"}
 
 
+@pytest.mark.parametrize("delete", [False, True])
+def test_directories_get_the_times_of_their_sources(
+    session: Session, tree: Path, delete: bool
+) -> None:
+    """Also those in which names come, go and change, and those that a link or a file replaces."""
+    session.put("D", [f"{tree}/."])
+    commit(session)
+    (tree / "sub" / "new").write_text("new")
+    (tree / "sub" / "large").write_bytes(os.urandom(200_000))
+    (tree / "sub" / "deep" / "harder").unlink()
+    os.link(tree / "sub" / "large", tree / "sub" / "deep" / "larger")
+    for name in ("sub/deep", "sub", "."):
+        os.utime(tree / name, ns=(0, MTIME_NS + 5))
+    session.put("D", [f"{tree}/."], delete=delete)
+    found = commit(session)
+    for name in (b"sub/deep", b"sub", b""):
+        assert found[name].mtime_ns == MTIME_NS + 5
+    assert found[b"sub/large"].link == found[b"sub/deep/larger"].link != 0
+    assert content(session, found[b"sub/large"]) == (tree / "sub" / "large").read_bytes()
+    assert (b"sub/deep/harder" in found) is not delete
+
+
+def test_a_directory_that_is_not_put_moves_its_time(session: Session, tree: Path) -> None:
+    session.put("D", [f"{tree}/."])
+    before = commit(session)[b"sub"].mtime_ns
+    session.put("D", [str(tree / "a.csv")], into="sub")
+    assert commit(session)[b"sub"].mtime_ns > before
+
+
+def test_a_file_put_twice_before_a_commit_is_the_last_one(session: Session, tmp_path: Path) -> None:
+    """The second time in place of the first, with other bytes, then with none, then with some."""
+    path = tmp_path / "file"
+    for data in (b"first", os.urandom(300_000), b"", b"last", b"last"):
+        path.write_bytes(data)
+        os.utime(path, ns=(0, MTIME_NS))
+        session.put("D", [str(path)])
+        assert session.lake.staging("D").content_at((b"file",)) is not None
+    entry = commit(session)[b"file"]
+    assert content(session, entry) == b"last" and entry.mtime_ns == MTIME_NS
+    path.write_bytes(b"later")
+    session.put("D", [str(path)])
+    assert content(session, commit(session)[b"file"]) == b"later"
+
+
+def test_a_file_that_hides_its_size_is_refused(session: Session) -> None:
+    """Files of /proc say that they are empty: what they hold is neither lost nor guessed at."""
+    with pytest.raises(BusyError, match="changed each of the 3 times"):
+        session.put("D", ["/proc/self/status"])
+    assert session.status("D")["changes"] == []
+
+
 def test_delete_keeps_to_the_directories_that_are_put(session: Session, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -238,7 +289,7 @@ def test_a_file_that_becomes_a_link_is_not_followed(session: Session, tmp_path: 
     path, secret = tmp_path / "file", tmp_path / "secret"
     path.write_text("public")
     secret.write_text("secret")
-    source = sources.Source(os.fsencode(path), (b"file",), os.lstat(path))
+    source = sources.Source.at(os.fsencode(path), (b"file",), 0)
     path.unlink()
     path.symlink_to(secret)
     with pytest.raises(OSError, match="symbolic links"):

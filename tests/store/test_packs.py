@@ -41,7 +41,7 @@ def write(disk: Disk, *frames: list[bytes], kind: PackKind = PackKind.CONTENT) -
         codec, stored = FrameEncoder(kind).encode(plain)
         listed = tuple(Chunk(hashlib.sha256(c).digest(), len(c)) for c in chunks)
         writer.add_frame(stored, len(plain), codec, listed)
-    return writer.finish()
+    return writer.finish(lambda _pack: None)
 
 
 def objects(disk: Disk, *packs: Pack) -> Objects:

@@ -13,11 +13,11 @@ import pytest
 
 from dtafs.core.values import Actor, Content
 from dtafs.errors import DtafsError, StorageFullError
-from dtafs.store import sealing
+from dtafs.store import framing
 from dtafs.store.durable import Buffer, Disk
 from dtafs.store.lake import Lake
 from dtafs.store.packs import read_footer
-from dtafs.store.sealing import EMPTY_SHA256, Sealer
+from dtafs.store.sealing import Sealer
 
 ANN = Actor("ann", 1000, "host", "test")
 
@@ -63,7 +63,7 @@ def test_every_size_reads_back(data_lake: Lake, make: Callable[[int], bytes]) ->
         for _ in range(5):
             at, size = random.randrange(len(data) + 1), random.randrange(70_000)
             assert data_lake.objects.read(content, at, size) == data[at : at + size]
-    assert contents["0"] == Content(0, EMPTY_SHA256)
+    assert contents["0"] == Content(0, hashlib.sha256(b"").digest())
     assert contents["100"].chunk_list == b"" and contents["9000001"].chunk_list != b""
 
 
@@ -89,6 +89,22 @@ def test_what_the_lake_has_is_not_stored_again(data_lake: Lake) -> None:
     assert read(data_lake, same["b"]) == data
 
 
+def test_a_known_content_spares_a_hash_and_nothing_else(data_lake: Lake) -> None:
+    """What a file may have is believed only where the chunks say so."""
+    random_bytes = random.Random(7).randbytes
+    old, new, short = random_bytes(700_000), random_bytes(700_000), random_bytes(9_000)
+    known = seal(data_lake, {"old": old})["old"]
+    with Sealer(data_lake, "D") as sealer:
+        for name, data in {"same": old, "other": new, "longer": old + b"!", "short": short}.items():
+            sealer.submit(name, lambda data=data: io.BytesIO(data), len(data), known)
+        found = {str(result.key): result.content for result in sealer.flush()}
+    assert found["same"] is known
+    for name, data in {"other": new, "longer": old + b"!", "short": short}.items():
+        content = found[name]
+        assert content is not None and content.sha256 == hashlib.sha256(data).digest()
+        assert read(data_lake, content) == data
+
+
 def test_a_dataset_does_not_rely_on_what_another_only_staged(data_lake: Lake) -> None:
     data = os.urandom(500_000)
     seal(data_lake, {"a": data}, "D")
@@ -107,7 +123,7 @@ def test_small_files_share_frames(data_lake: Lake) -> None:
     packs = [read_footer(data_lake.path, p) for p in data_lake.pending.packs("D")]
     frames = [frame for pack in packs for frame in pack.frames]
     assert sum(len(frame.chunks) for frame in frames) == 500
-    assert len(frames) <= 500 * 1000 // sealing.FRAME_BYTES + 4
+    assert len(frames) <= 500 * 1000 // framing.FRAME_BYTES + 4
 
 
 def test_a_source_that_fails_fails_alone(data_lake: Lake) -> None:
@@ -164,7 +180,7 @@ def test_a_full_disk_hands_out_nothing_and_leaves_nothing(tmp_path: Path) -> Non
 def test_many_packs_are_finished_on_the_way(
     data_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sealing, "PACK_BYTES", 1 << 20)
+    monkeypatch.setattr(framing, "PACK_BYTES", 1 << 20)
     files = {str(i): os.urandom(400_000) for i in range(20)}
     contents = seal(data_lake, files)
     assert data_lake.pending is not None and len(data_lake.pending.packs("D")) >= 5

@@ -86,7 +86,7 @@ def mounted(
     for stale in (output, lake / "run" / "daemon.log"):
         stale.unlink(missing_ok=True)
     arguments = ("mount", lake, mountpoint, "--foreground", *options)
-    with programs.started(programs.DAEMON, *arguments, output=output) as process:
+    with programs.started(programs.WATCHED_DAEMON, *arguments, output=output) as process:
         mount = Mount(lake, mountpoint, process, output)
         connection = wait_until_answering(mount)
         try:

@@ -15,6 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 DAEMON = "dtafs.cli.daemon"
+WATCHED_DAEMON = "tests.support.watched_daemon"
 CTL = "dtafs.cli.ctl"
 HMS = "dtafs.cli.hms"
 

@@ -37,7 +37,7 @@ def tree_of_seed(seed: int) -> Tree:
     tree[b"dir/inner"] = Item(Kind.DIRECTORY, 0o700)
     tree[b"dir/bare"] = Item(Kind.DIRECTORY, 0o755)
     tree[b"link"] = Item(Kind.SYMLINK, 0o777, b"dir/file %d" % seed)
-    tree[b"big"] = Item(Kind.FILE, 0o644, common[:200_000] + bytes([seed]) + common[200_000:])
+    tree[b"big"] = Item(Kind.FILE, 0o644, common[:200_000] + bytes([seed % 256]) + common[200_000:])
     tree[b"dir/inner/\xff odd\n"] = Item(Kind.FILE, 0o444, b"a name of bytes")
     for number in range(10):
         size = dice.choice((1, 17, 900, 5_000))

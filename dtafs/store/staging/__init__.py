@@ -5,10 +5,10 @@ trees become one), `tables` and `journal` (how it survives).
 """
 
 from dtafs.store.staging.area import Creator, StagingArea
-from dtafs.store.staging.data import ReadPlan, StagedSource, execute_read
 from dtafs.store.staging.listing import DirectoryHandle
 from dtafs.store.staging.names import RENAME_EXCHANGE, RENAME_NOREPLACE
 from dtafs.store.staging.opens import Base, Opener
+from dtafs.store.staging.plans import ReadPlan, StagedSource, execute_read
 from dtafs.store.staging.rows import Inode
 from dtafs.store.staging.sealing import Build
 from dtafs.store.staging.staging import Staging

@@ -8,7 +8,6 @@ of their own in the same environment (`extra_tables`, `database`).
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from msgspec.structs import replace
 
 from dtafs.core.nodes import Fetch
 from dtafs.core.tree import open_root
-from dtafs.core.values import Kind
+from dtafs.core.values import Content, Kind
 from dtafs.errors import IntegrityError
 from dtafs.store.database import Database
 from dtafs.store.durable import Disk
@@ -27,6 +26,7 @@ from dtafs.store.staging.journal import FILES as JOURNAL_FILES
 from dtafs.store.staging.opens import Base
 from dtafs.store.staging.overlay import Overlay, names_in
 from dtafs.store.staging.rows import (
+    NOWHERE,
     TABLES,
     DatasetRow,
     InodeRow,
@@ -67,6 +67,13 @@ def _refuse_lost_rows(directory: Path) -> None:
         raise IntegrityError(f"{file} is missing or empty")
 
 
+def _any_first_ino() -> int:
+    """Where the numbers of a lake's inodes begin: two lakes hardly ever give the same ones."""
+    import secrets  # once in the life of a lake
+
+    return FIRST_MIN + secrets.randbelow(FIRST_MAX - FIRST_MIN)
+
+
 class StagingArea:
     """The staging of a lake. One process uses it; closing it leaves everything in LMDB."""
 
@@ -78,7 +85,7 @@ class StagingArea:
         *,
         fetch: Fetch | None = None,
         extra_tables: tuple[str, ...] = (),
-        first_ino: Callable[[], int] = lambda: FIRST_MIN + secrets.randbelow(FIRST_MAX - FIRST_MIN),
+        first_ino: Callable[[], int] = _any_first_ino,
     ) -> None:
         """Open the staging in `directory` (made if need be).
 
@@ -93,7 +100,7 @@ class StagingArea:
         self.database = Database(directory, (*TABLES, *extra_tables))
         disk.sync_directory(directory)
         self.tables = Tables(disk, directory, self.database)
-        self.tables.before_flush = self.data.sync_names
+        self.tables.before_flush = self.data.before_flush
         self._stagings: dict[str, Staging] = {}
         self._session_start = self._next = self.tables.number("next_ino") or first_ino()
         self._reserve(self._next + NUMBERS_RESERVED)
@@ -198,27 +205,46 @@ class StagingArea:
         """Return when every change so far survives a crash of the machine. Blocks; any thread."""
         self.tables.sync()
 
+    def remembered(self) -> list[Content]:
+        """Sealed contents that no row speaks of and that sealing may still fall back on."""
+        return [
+            content for staging in list(self._stagings.values()) for content in staging.remembered()
+        ]
+
     def tidy(self, limit: int = 256) -> bool:
         """Remove some of what nothing needs any more; True while there is more. Blocks."""
-        if remove_doomed(self.tables, self.data, limit):
-            return True
-        for staging in list(self._stagings.values()):
-            if staging.tidy(limit):
-                return True
-        return self._remove_strays(limit)
+        return self.remove_leftovers(limit) or self.tidy_rows(limit)
+
+    def remove_leftovers(self, limit: int = 256) -> bool:
+        """The part of `tidy` that concerns what nobody can see; one thread at a time. Blocks."""
+        return remove_doomed(self.tables, limit, self._remove_data) or self._remove_strays(limit)
+
+    def tidy_rows(self, limit: int = 256) -> bool:
+        """The part of `tidy` that concerns rows in use: it holds their lock for milliseconds."""
+        return any(staging.tidy(limit) for staging in list(self._stagings.values()))
 
     def _remove_strays(self, limit: int) -> bool:
         """Remove data files of earlier processes that no row speaks of."""
         if self._strays is None:
             self._strays = [ino for ino in self.data.numbers() if ino <= self._session_start]
         some, self._strays = self._strays[:limit], self._strays[limit:]
-        trees = [decode_dataset(row).tree_prefix for _, row in self.tables.scan("dataset", b"")]
         for ino in some:
-            rows = (self.tables.get("inode", tree, number(ino)) for tree in trees)
-            if not any(row is not None and decode_inode(row).local for row in rows):
-                self.data.doom(ino)
-                self.data.remove(ino)
+            self._remove_data(ino)
         return bool(some)
+
+    def _remove_data(self, ino: int) -> None:
+        """Remove the data file of a number, unless it belongs to a row of a tree that lives on.
+
+        A file with several names in the base has its number in every tree over that base. Whoever
+        opens the data file meanwhile keeps it, since it is doomed before the rows are asked.
+        """
+        self.data.doom(ino)
+        trees = [decode_dataset(row).tree_prefix for _, row in self.tables.scan("dataset", b"")]
+        rows = (self.tables.get("inode", tree, number(ino)) for tree in trees)
+        if any(row is not None and decode_inode(row).local != NOWHERE for row in rows):
+            self.data.spare(ino)
+        else:
+            self.data.remove(ino)
 
     def close(self) -> None:
         """Write everything to LMDB and close."""

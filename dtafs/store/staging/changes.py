@@ -20,6 +20,7 @@ from dtafs.store.staging.sealing import ADOPTED_AT_ONCE, Build, Edit, Sink, reba
 
 if TYPE_CHECKING:
     from dtafs.store.staging.area import StagingArea
+    from dtafs.store.staging.data import FileData
     from dtafs.store.staging.opens import Base
 
 __all__ = ["build", "rebase", "sealed", "start_again"]
@@ -53,10 +54,10 @@ def build(
     return sealing.build(overlay, fetch, edit, sink)
 
 
-def start_again(overlay: Overlay, area: StagingArea, base: Base) -> None:
+def start_again(overlay: Overlay, files: FileData, area: StagingArea, base: Base) -> None:
     """Another tree over a base, with nothing changed; the root keeps its number.
 
-    The rows of the old tree are removed in the background.
+    The rows of the old tree are removed in the background. Durable with the next flush.
     """
     old = overlay.row
     if base.root:
@@ -83,4 +84,4 @@ def start_again(overlay: Overlay, area: StagingArea, base: Base) -> None:
         ]
     )
     overlay.replace_state(state)
-    overlay.tables.flush()
+    files.start_again()

@@ -2,11 +2,14 @@
 
 Where the bytes of a file are follows from its row: all in its data file (`WHOLE`), or over a sealed
 content in the ranges that `extent` names (`PATCHES`), or all in the content (`NOWHERE`). What is in
-neither, up to `size`, is zeros. A file with a content below it is never copied.
+neither, up to `size`, is zeros. A file with a content below it is never copied. What a small new file
+is written with at once takes the place of a content, in a row of `bytes`: it is recorded together
+with its inode and needs no data file unless the file is written to again.
 
 Reading and writing are split, so that a thread does only the work on bytes: a `ReadPlan` says where
-they are, `execute_read` fetches them; a write asks for the descriptor, writes, and then has what it
-wrote recorded. The kernel orders writes and truncations of one file among each other.
+they are, `execute_read` fetches them (both in `dtafs.store.staging.plans`); a write asks for the
+descriptor, writes, and then has what it wrote recorded. The kernel orders writes and truncations of
+one file among each other.
 
 A crash of the process between bytes and record leaves bytes that no row speaks of: in a `PATCHES`
 file nothing reads them, in a `WHOLE` file they lie past `size`, and `open_data` cuts them off
@@ -16,18 +19,22 @@ before the file can grow over them.
 from __future__ import annotations
 
 import errno
-import os
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from dtafs.core.values import Content, Kind
+from dtafs.errors import IntegrityError
 from dtafs.store.staging import extents
 from dtafs.store.staging.extents import Delta, Extent
 from dtafs.store.staging.operation import Operation
 from dtafs.store.staging.overlay import Node, Overlay, Virtual, failure, kind_of
+from dtafs.store.staging.plans import Piece, ReadPlan, StagedSource
 from dtafs.store.staging.rows import (
     FILE_MAX_BYTES,
+    HELD_MAX_BYTES,
     NOWHERE,
     PATCHES,
     WHOLE,
@@ -48,23 +55,8 @@ if TYPE_CHECKING:
 SPARSE_FROM_BYTES = 64 * 1024
 """Smaller files are taken to have no holes: asking costs as much as all the rest of a `stat`."""
 
-
-class Piece(NamedTuple):
-    """A run of bytes: from the data file when `local`, from the content when not, else zeros."""
-
-    offset: int
-    size: int
-    local: bool
-    zero: bool
-
-
-class ReadPlan(NamedTuple):
-    """Where the bytes of one read are. Valid while the reader has the file open."""
-
-    size: int
-    fd: int
-    content: Content | None
-    pieces: list[Piece]
+SAME_FROM_BYTES = 1024 * 1024
+"""Of what is shorter it is not remembered that its bytes are sealed already."""
 
 
 class FileData:
@@ -75,10 +67,15 @@ class FileData:
         self._extents: dict[int, list[Extent]] = {}
         self._checked: set[int] = set()
         """Open files whose data ends where their row says."""
+        self._uncut: set[int] = set()
+        """Files that are longer than their rows say, until `left_to_cut` is called."""
         self._opens: dict[int, int] = {}
         self._written: set[int] = set()
         """Files whose local bytes this process wrote. Those of an earlier one may have been lost by
         a crash of the machine, so that sealed content, where there is any, is what counts."""
+        self._same: dict[int, tuple[Content, int]] = {}
+        """Files with local bytes that this process sealed and changed since: the content that they
+        had, and how much of its beginning they still have."""
 
     def extents(self, ino: int) -> list[Extent]:
         """The local ranges of a patched file; do not change the list."""
@@ -93,6 +90,10 @@ class FileData:
                 self._extents[ino] = known
         return known
 
+    def remembered(self) -> list[Content]:
+        """Sealed contents that no row speaks of and that sealing may build on. Any thread."""
+        return [content for content, _size in list(self._same.values())]
+
     def opened(self, ino: int) -> None:
         """Somebody opened the file."""
         self._opens[ino] = self._opens.get(ino, 0) + 1
@@ -105,6 +106,11 @@ class FileData:
             self._extents.pop(ino, None)
             self._checked.discard(ino)
             self._overlay.shared.data.close(ino)
+
+    def start_again(self) -> None:
+        """Forget what is known of the bytes: numbers of linked files come again in another tree."""
+        for known in (self._extents, self._checked, self._written, self._same):
+            known.clear()
 
     def is_open(self, ino: int) -> bool:
         return ino in self._opens
@@ -138,7 +144,8 @@ class FileData:
             return StagedSource(self._content_plan(node.sealed), objects)
         fd = self._overlay.shared.data.open_privately(ino) if node.local else -1
         pieces = self.pieces(node, 0, node.size) if node.size else []
-        return StagedSource(ReadPlan(node.size, fd, node.content, pieces), objects)
+        plan = ReadPlan(node.size, fd, node.content, pieces, self._held(node))
+        return StagedSource(plan, objects, self._same.get(ino))
 
     def _content_plan(self, content: Content) -> ReadPlan:
         size = content.size
@@ -176,7 +183,16 @@ class FileData:
         if self.is_superseded(node):
             return ReadPlan(count, -1, node.sealed, [Piece(offset, count, False, False)])
         fd = self.open_data(node) if node.local else -1
-        return ReadPlan(count, fd, node.content, self.pieces(node, offset, count))
+        pieces = self.pieces(node, offset, count)
+        return ReadPlan(count, fd, node.content, pieces, self._held(node))
+
+    def _held(self, row: InodeRow) -> bytes | None:
+        if not row.is_held:
+            return None
+        held = self._overlay.tables.get("bytes", self._overlay.prefix, number(row.ino))
+        if held is None:
+            raise IntegrityError(f"staging has lost the bytes of inode {row.ino}")
+        return held
 
     def pieces(self, row: InodeRow, offset: int, size: int) -> list[Piece]:
         """Where a range inside a file is."""
@@ -210,10 +226,33 @@ class FileData:
             row = self.drop_local(op, row)
         fd = self.open_data(row)
         below = row.content if row.limit else None
-        op.change(row, local=PATCHES if below else WHOLE, content=below)
+        op.change(row, local=PATCHES if row.limit else WHOLE, content=below)
         op.commit()
         self._written.add(ino)
         return fd
+
+    def hold(self, ino: int, data: bytes, now_ns: int | None) -> bool:
+        """Record the first bytes of an open new file, in place of `begin_write` and `wrote`.
+
+        False when that is not for such a file, or enough such bytes wait to be flushed.
+        """
+        node = self._file(ino)
+        if not isinstance(node, InodeRow) or node.generation or node.local != WHOLE:
+            return False
+        if ino not in self._opens:
+            raise failure(errno.EBADF)
+        shared, size = self._overlay.shared.data, len(data)
+        if not 0 < size <= HELD_MAX_BYTES or not shared.may_hold(size):
+            return False
+        shared.check_room()
+        op = Operation(self._overlay)
+        fields: dict[str, object] = {"size": size, "limit": size, "local": NOWHERE, "generation": 1}
+        if now_ns is not None:
+            fields |= {"mtime_ns": now_ns, "ctime_ns": now_ns}
+        op.change(op.row(ino), **fields)
+        op.put("bytes", self._overlay.prefix, number(ino), data)
+        op.commit()
+        return True
 
     def is_superseded(self, row: InodeRow) -> bool:
         """True when the sealed content of a file counts and not what is local."""
@@ -227,7 +266,10 @@ class FileData:
         if row.local == PATCHES:
             for rest, _ in self._overlay.tables.scan("extent", owner):
                 op.put("extent", owner, rest, None)
+        if row.is_held:
+            op.put("bytes", self._overlay.prefix, number(row.ino), None)
         self._extents.pop(row.ino, None)
+        self._same.pop(row.ino, None)
         limit = content.size
         return op.note(
             row, content=content if limit else None, limit=limit, sealed=None, local=NOWHERE
@@ -247,6 +289,7 @@ class FileData:
         end = offset + size
         if not 0 <= offset <= end <= FILE_MAX_BYTES:
             raise failure(errno.EFBIG)
+        self._note_same(row, offset)
         fields: dict[str, object] = {}
         if now_ns is not None:
             fields = {"mtime_ns": now_ns, "ctime_ns": now_ns}
@@ -262,6 +305,18 @@ class FileData:
             self._checked.discard(ino)
             raise
         return row
+
+    def _note_same(self, row: InodeRow, offset: int) -> None:
+        """A file is about to change from an offset on: keep what is known of the bytes before it."""
+        content, size = self._same.pop(row.ino, (None, 0))
+        if row.sealed is not None:
+            content, size = row.sealed, row.sealed.size
+        size = min(size, offset)
+        if content is None or size < SAME_FROM_BYTES:
+            return
+        # Of a patched file that was changed anywhere else, what lies below knows more.
+        if row.local == WHOLE or (row.local == PATCHES and size == content.size):
+            self._same[row.ino] = (content, size)
 
     def _put_extents(self, op: Operation, ino: int, delta: Delta) -> None:
         owner = self._overlay.owner(ino)
@@ -283,7 +338,10 @@ class FileData:
         if row.local and self.is_superseded(row):
             row = self.drop_local(op, row)
             op.doom(ino)
+        self._note_same(row, size)
         limit = min(row.limit, size)
+        if row.is_held and not limit:
+            op.put("bytes", self._overlay.prefix, number(ino), None)
         local, content = row.local, row.content if limit else None
         if local == PATCHES and size < row.size:
             self._put_extents(op, ino, extents.cut(list(self.extents(ino)), size))
@@ -304,63 +362,23 @@ class FileData:
         )
 
     def truncated(self, row: InodeRow) -> None:
-        """Cut the data file to what its row says."""
-        if row.local:
-            self._overlay.shared.data.truncate(row.ino, row.size)
-            if row.ino in self._extents:
-                extents.cut(self._extents[row.ino], row.size)
+        """Note whether the data file is to be cut: that waits for the disk, be it for a few bytes."""
+        if not row.local:
+            return
+        if row.ino in self._extents:
+            extents.cut(self._extents[row.ino], row.size)
+        if self._overlay.shared.data.is_longer(row.ino, row.size):
+            self._checked.discard(row.ino)
+            self._uncut.add(row.ino)
 
+    def left_to_cut(self, ino: int) -> Callable[[], None] | None:
+        """What does what `truncated` left; for a thread, while nobody else sets the size.
 
-def execute_read(plan: ReadPlan, objects: Objects) -> bytes:
-    """The bytes of a plan. Blocks; any thread."""
-    parts: list[bytes] = []
-    for piece in plan.pieces:
-        if piece.zero:
-            parts.append(bytes(piece.size))
-        elif piece.local:
-            data = os.pread(plan.fd, piece.size, piece.offset)
-            while len(data) < piece.size:
-                more = os.pread(plan.fd, piece.size - len(data), piece.offset + len(data))
-                if not more:
-                    data += bytes(piece.size - len(data))
-                data += more
-            parts.append(data)
-        else:
-            assert plan.content is not None
-            parts.append(objects.read(plan.content, piece.offset, piece.size))
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-class StagedSource:
-    """The bytes of a staged file as a sealer reads them, as they were when it was opened.
-
-    A write that comes in between makes the file's generation differ, and what was read is not used.
-    """
-
-    def __init__(self, plan: ReadPlan, objects: Objects) -> None:
-        """`plan` covers the whole file; its descriptor belongs to this object now."""
-        self._plan, self._objects, self._at = plan, objects, 0
-        self.size = plan.size
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:
-        """Fill `buffer` as far as there are bytes; 0 at the end."""
-        view = memoryview(buffer).cast("B")
-        size = min(len(view), self.size - self._at)
-        if size <= 0:
-            return 0
-        wanted = [
-            Piece(start, end - start, piece.local, piece.zero)
-            for piece in self._plan.pieces
-            if (start := max(piece.offset, self._at))
-            < (end := min(piece.offset + piece.size, self._at + size))
-        ]
-        data = execute_read(self._plan._replace(pieces=wanted), self._objects)
-        view[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        """Close the descriptor."""
-        if self._plan.fd >= 0:
-            os.close(self._plan.fd)
-            self._plan = self._plan._replace(fd=-1)
+        Until then what is past the end of the file is what a crash may leave there, too: `open_data`
+        cuts it off before anything could grow over it.
+        """
+        row = self._overlay.peek_row(ino) if ino in self._uncut else None
+        self._uncut.discard(ino)
+        if row is None or not row.local:
+            return None
+        return partial(self._overlay.shared.data.cut, ino, row.size)

@@ -9,13 +9,18 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from dtafs.errors import NotFoundError
 from dtafs.store.durable import Disk, translated
+
+HELD_BETWEEN_FLUSHES_BYTES = 16 * 1024 * 1024
+"""So many bytes of small files are in memory, and as many while a flush is under way."""
 
 
 class DataFiles:
-    """All data files of a lake. Any thread may call `sync`, `sync_names` and `remove`."""
+    """All data files of a lake. Any thread may call `sync`, `sync_names`, `cut` and `remove`."""
 
     def __init__(self, disk: Disk, directory: Path) -> None:
         self._disk, self.directory = disk, directory
@@ -24,6 +29,19 @@ class DataFiles:
         self._unsynced_names = False
         self._lock = threading.Lock()
         self._doomed: set[int] = set()
+        self._held_bytes = 0
+
+    def may_hold(self, size: int) -> bool:
+        """Whether so many more bytes may go into rows instead of files before the next flush."""
+        if self._held_bytes + size > HELD_BETWEEN_FLUSHES_BYTES:
+            return False
+        self._held_bytes += size
+        return True
+
+    def before_flush(self) -> None:
+        """Called when a flush of rows begins: they must find the names of all files on the disk."""
+        self._held_bytes = 0
+        self.sync_names()
 
     def path(self, ino: int) -> Path:
         """Where the bytes of an inode lie."""
@@ -31,20 +49,24 @@ class DataFiles:
 
     def open(self, ino: int, *, anew: bool = False) -> int:
         """The shared descriptor; the file is made if need be, and emptied with `anew`."""
-        fd = self._fds.get(ino)
-        if fd is None:
-            fd = self.open_privately(ino)
-            self._fds[ino] = fd
-        if anew:
+        with self._lock:
+            self._doomed.discard(ino)
+            fd = self._fds.get(ino)
+            if fd is None:
+                fd = self._fds[ino] = self._open_file(ino)
+        if anew and os.fstat(fd).st_size:
             self._disk.truncate(fd, 0)
         return fd
 
     def open_privately(self, ino: int) -> int:
         """A descriptor that the caller closes."""
         with self._lock:
-            self._unsynced_names = True
             self._doomed.discard(ino)
-            return self._disk.open_file(self.path(ino), os.O_RDWR | os.O_CREAT, 0o600)
+            return self._open_file(ino)
+
+    def _open_file(self, ino: int) -> int:
+        self._unsynced_names = True
+        return self._disk.open_file(self.path(ino), os.O_RDWR | os.O_CREAT, 0o600)
 
     def close(self, ino: int) -> None:
         """Close the shared descriptor if it is open."""
@@ -75,6 +97,24 @@ class DataFiles:
             if shared is None:
                 os.close(fd)
 
+    def is_longer(self, ino: int, size: int) -> bool:
+        """Whether there is something to cut off."""
+        fd = self._fds.get(ino)
+        try:
+            return (os.stat(self.path(ino)) if fd is None else os.fstat(fd)).st_size > size
+        except FileNotFoundError:
+            return False
+
+    def cut(self, ino: int, size: int) -> None:
+        """As `truncate`, in any thread. Blocks."""
+        with suppress(NotFoundError):
+            fd = self._disk.open_file(self.path(ino), os.O_RDWR)
+            try:
+                if os.fstat(fd).st_size > size:
+                    self._disk.truncate(fd, size)
+            finally:
+                os.close(fd)
+
     def sync(self, ino: int) -> None:
         """Return when the bytes and the name of a file are on the disk. Blocks; any thread."""
         fd = self.open_privately(ino)
@@ -91,16 +131,30 @@ class DataFiles:
             self._disk.sync_directory(self.directory)
 
     def doom(self, ino: int) -> None:
-        """The file is to go with the next `remove`, unless it is opened before."""
+        """The file is to go with the next `remove`, unless it is opened before, or open still."""
         with self._lock:
             self._doomed.add(ino)
 
-    def remove(self, ino: int) -> None:
-        """Remove a doomed file, not yet durably; one that a crash brings back is a stray."""
+    def spare(self, ino: int) -> None:
+        """The inverse of `doom`."""
         with self._lock:
-            if ino in self._doomed:
+            self._doomed.discard(ino)
+
+    def remove(self, ino: int) -> None:
+        """Remove a doomed file, not yet durably; one that a crash brings back is a stray.
+
+        Blocks while the disk takes back the room of a large file, but nobody waits for that: its
+        name goes under the lock, its bytes with the descriptor, outside of it.
+        """
+        fd = -1
+        with self._lock:
+            if ino in self._doomed and ino not in self._fds:
                 self._doomed.discard(ino)
-                self._disk.remove(self.path(ino))
+                with suppress(NotFoundError):
+                    fd = self._disk.open_file(self.path(ino), os.O_RDONLY)
+                    self._disk.remove(self.path(ino))
+        if fd >= 0:
+            os.close(fd)
 
     def numbers(self) -> Iterator[int]:
         """The inodes that have a file."""

@@ -52,7 +52,8 @@ class Record(NamedTuple):
 
 
 class Journal:
-    """The two files, open for appending. Threads: the caller serialises all but `sync`."""
+    """The two files, open for appending. Threads: the caller serialises all but `sync`; `drop` may
+    run beside `append`."""
 
     def __init__(self, disk: Disk, directory: Path, position: int) -> None:
         """Start with two empty files; the first record gets `position`."""
@@ -105,6 +106,18 @@ class Journal:
         """Close the files; what they hold stays."""
         for fd in self._fds:
             os.close(fd)
+
+
+def sync_journal(disk: Disk, directory: Path) -> None:
+    """Return when what the files hold, as another process left them, is on the disk."""
+    for name in FILES:
+        if (directory / name).exists():
+            fd = disk.open_file(directory / name, os.O_RDONLY)
+            try:
+                disk.sync(fd)
+            finally:
+                os.close(fd)
+    disk.sync_directory(directory)
 
 
 def read_journal(directory: Path, flushed: int) -> list[Record]:

@@ -65,8 +65,9 @@ def look(op: Operation, row: InodeRow, name: bytes) -> Place:
     return Place(row.ino, name, dentry, found, in_base)
 
 
-def put_name(op: Operation, place: Place, ino: int, now_ns: int) -> None:
-    """Let the name lead to an inode, whatever it led to before; its directory's times move."""
+def put_name(op: Operation, place: Place, ino: int, now_ns: int, keeps_time: bool = False) -> None:
+    """Let the name lead to an inode, whatever it led to before; its directory's times move, its
+    mtime unless it `keeps_time`."""
     overlay = op.overlay
     row = op.row(place.directory)
     fields: dict[str, object] = {}
@@ -80,12 +81,13 @@ def put_name(op: Operation, place: Place, ino: int, now_ns: int) -> None:
             op.put("order", overlay.owner(row.ino), number(seq), place.name)
     dentry = encode(Dentry(ino, seq, overlay.epoch))
     op.put("dentry", overlay.owner(row.ino), place.name, dentry)
-    op.put("link", overlay.owner(ino), number(row.ino) + place.name, b"")
+    op.put_link(ino, row.ino, place.name)
     op.mark(row.ino, place.name)
     op.unnamed.append((row.ino, place.name))
     if place.node is None:
         fields["live"] = row.live + 1
-    op.change(row, mtime_ns=now_ns, ctime_ns=now_ns, **fields)
+    mtime_ns = row.mtime_ns if keeps_time else now_ns
+    op.change(row, mtime_ns=mtime_ns, ctime_ns=now_ns, **fields)
 
 
 def take_name(op: Operation, place: Place, now_ns: int) -> None:
@@ -142,12 +144,20 @@ def remove_inode(op: Operation, row: InodeRow) -> None:
     op.inodes[ino] = None
     op.put("orphan", overlay.prefix, number(ino), None)
     op.put("group", overlay.prefix, number(ino), None)
-    if row.kind == Kind.DIRECTORY and row.base_root:
+    if row.kind == Kind.DIRECTORY and (row.base_root or _has_dentries(overlay, ino)):
         op.put("doomed", b"", overlay.owner(ino), b"")
+    if row.is_held:
+        op.put("bytes", overlay.prefix, number(ino), None)
     if row.kind == Kind.FILE and row.local:
         for rest, _ in overlay.tables.scan("extent", overlay.owner(ino)):
             op.put("extent", overlay.owner(ino), rest, None)
         op.doom(ino)
+
+
+def _has_dentries(overlay: Overlay, directory: int) -> bool:
+    """True for an empty directory that a commit has left without a base, but not without rows for
+    the names of the base before."""
+    return overlay.tables.first("dentry", overlay.owner(directory)) is not None
 
 
 def make(

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
 from dtafs.core.values import Kind
+from dtafs.store.staging.batch import Put
 from dtafs.store.staging.overlay import Overlay, failure, kind_of, names_in
 from dtafs.store.staging.rows import (
     Dentry,
     InodeRow,
     decode_dentry,
     encode,
-    from_number,
     number,
     row_of_entry,
 )
-from dtafs.store.staging.tables import Put
 
 
 class Operation:
@@ -31,6 +30,12 @@ class Operation:
         self.unnamed: list[tuple[int, bytes]] = []
         self.dirty_directories: set[int] = set()
         self._doomed: list[int] = []
+        self._bare: set[int] = set()
+        """Inodes that had no row before: no name in them had one either."""
+        self._named: dict[int, tuple[int, bytes]] = {}
+        """Names that this operation gives, and those that it was told."""
+        self._dentries: dict[tuple[int, bytes], Dentry | None] = {}
+        """Dentries that were looked up together, as they were before."""
 
     def row(self, ino: int) -> InodeRow:
         """The row of an inode, which is settled if it has none yet."""
@@ -38,7 +43,7 @@ class Operation:
             row = self.inodes[ino]
             assert row is not None, "an inode is used after the operation that removes it"
             return row
-        row = self.overlay.find_row(ino)
+        row = None if ino in self.overlay.virtuals else self.overlay.find_row(ino)
         if row is None:
             self._settle(ino)
             return self.row(ino)
@@ -53,31 +58,56 @@ class Operation:
             raise failure(errno.ENOENT)
         return row
 
-    def get(self, table: str, owner: bytes, rest: bytes) -> bytes | None:
-        """The value of a row as this operation leaves it so far."""
-        key = (table, owner, rest)
-        if key in self.puts:
-            return self.puts[key]
-        return self.overlay.tables.get(table, owner, rest)
-
     def put(self, table: str, owner: bytes, rest: bytes, value: bytes | None) -> None:
         self.puts[table, owner, rest] = value
 
+    def put_link(self, ino: int, directory: int, name: bytes) -> None:
+        """The inode has this name from now on."""
+        self.put("link", self.overlay.owner(ino), number(directory) + name, b"")
+        self._named[ino] = (directory, name)
+
+    def know_name(self, ino: int, directory: int, name: bytes) -> None:
+        """Say where a directory is, which spares looking that up."""
+        self._named.setdefault(ino, (directory, name))
+
     def dentry(self, directory: int, name: bytes) -> Dentry | None:
         """What a name leads to as this operation leaves it so far; None without a row."""
-        data = self.get("dentry", self.overlay.owner(directory), name)
-        return None if data is None else decode_dentry(data)
+        key = ("dentry", self.overlay.owner(directory), name)
+        if key in self.puts:
+            data = self.puts[key]
+            return None if data is None else decode_dentry(data)
+        if directory in self._bare:
+            return None
+        if (directory, name) in self._dentries:
+            return self._dentries[directory, name]
+        return self.overlay.dentry(directory, name)
+
+    def look_ahead(self, directory: int, names: Sequence[bytes]) -> None:
+        """Look up together what several names of a directory lead to."""
+        if directory in self._bare or directory in self.overlay.virtuals:
+            return
+        overlay = self.overlay
+        owner, below = overlay.owner(directory), []
+        with overlay.tables.view() as view:
+            for name in names:
+                data = view.get("dentry", owner, name)
+                dentry = None if data is None else decode_dentry(data)
+                self._dentries[directory, name] = dentry
+                if dentry is not None and dentry.ino:
+                    below.append(dentry.ino)
+            overlay.load_rows(view, below)
 
     def new(self, row: InodeRow) -> InodeRow:
         """A row for an inode that had none."""
         self.inodes[row.ino] = row
+        self._bare.add(row.ino)
         return row
 
     def change(self, row: InodeRow, **fields: object) -> InodeRow:
         """Change fields of a row; its names become dirty when they were not."""
         epoch = self.overlay.epoch
         if row.epoch != epoch:
-            self._mark_inode(row.ino)
+            self._mark_inode(row)
         changed = replace(row, epoch=epoch, **fields)
         self.inodes[row.ino] = changed
         return changed
@@ -98,21 +128,17 @@ class Operation:
             if directory in self.dirty_directories or self.overlay.is_marked(directory):
                 return
             self.dirty_directories.add(directory)
-            above = self._name_of(directory)
+            # Its name may be what this very operation gives it.
+            above = self._named.get(directory) or self.overlay.a_name(directory)
             if above is None:
                 return
             directory, name = above
 
-    def _name_of(self, ino: int) -> tuple[int, bytes] | None:
-        """The name of a directory, also when this very operation settles or moves it."""
-        owner = self.overlay.owner(ino)
-        for (table, by, rest), value in reversed(self.puts.items()):
-            if table == "link" and by == owner and value is not None:
-                return from_number(rest[:8]), rest[8:]
-        return self.overlay.a_name(ino)
-
-    def _mark_inode(self, ino: int) -> None:
-        for directory, name in self.overlay.names(ino):
+    def _mark_inode(self, row: InodeRow) -> None:
+        if row.kind == Kind.DIRECTORY and row.ino in self._named:  # it has this name only
+            self.mark(*self._named[row.ino])
+            return
+        for directory, name in self.overlay.names(row.ino):
             self.mark(directory, name)
 
     def _settle(self, ino: int) -> None:
@@ -121,11 +147,13 @@ class Operation:
         pending, chain = [ino], []
         while pending:
             here = pending.pop()
-            if here in self.inodes or overlay.find_row(here) is not None:
+            if here in self.inodes:
                 continue
             virtual = overlay.virtuals.get(here)
             if virtual is None:
-                raise failure(errno.ESTALE)
+                if overlay.find_row(here) is None:
+                    raise failure(errno.ESTALE)
+                continue
             chain.append(virtual)
             pending.extend(directory for directory, _ in virtual.names)
         for virtual in reversed(chain):
@@ -137,7 +165,7 @@ class Operation:
             for directory, name in virtual.names:
                 dentry = encode(Dentry(virtual.ino, 0, overlay.epoch))
                 self.put("dentry", overlay.owner(directory), name, dentry)
-                self.put("link", overlay.owner(virtual.ino), number(directory) + name, b"")
+                self.put_link(virtual.ino, directory, name)
         for virtual in reversed(chain):
             for directory, name in virtual.names:
                 self.mark(directory, name)

@@ -19,13 +19,14 @@ import contextlib
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from dtafs.core import tree
 from dtafs.core.nodes import Fetch
 from dtafs.core.values import Entry, Kind
 from dtafs.errors import IntegrityError
+from dtafs.store.staging.counts import Counts
 from dtafs.store.staging.datafiles import DataFiles
 from dtafs.store.staging.rows import (
     NAME_MAX,
@@ -39,6 +40,7 @@ from dtafs.store.staging.rows import (
     number,
 )
 from dtafs.store.staging.tables import Tables
+from dtafs.store.staging.view import View
 
 if TYPE_CHECKING:
     from dtafs.store.staging.operation import Operation
@@ -84,8 +86,11 @@ class Overlay:
         self.name, self.shared, self.tables = name, shared, shared.tables
         self.row = row
         self.prefix = row.tree_prefix
-        self.known: dict[int, int] = {}
+        self.known = Counts()
         """How often the kernel was told of an inode, and how often it is open, together."""
+        self.outdated_names: set[tuple[int, bytes]] = set()
+        self.outdated_inodes: set[int] = set()
+        """What `outdated.take` hands out."""
         self.virtuals: dict[int, Virtual] = {}
         self._virtual_names: dict[tuple[int, bytes], int] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()
@@ -131,10 +136,20 @@ class Overlay:
             if data is None:
                 return None
             row = decode_inode(data)
-            if len(self._rows) >= ROWS_CACHED:
-                self._rows.clear()
-            self._rows[ino] = row
+            self._keep_row(row)
         return row
+
+    def load_rows(self, view: View, inos: list[int]) -> None:
+        """Look up together the rows that `find_row` will be asked for."""
+        for ino in inos:
+            row = self.peek_in(view, ino)
+            if row is not None:
+                self._keep_row(row)
+
+    def _keep_row(self, row: InodeRow) -> None:
+        if len(self._rows) >= ROWS_CACHED:
+            self._rows.clear()
+        self._rows[row.ino] = row
 
     def peek_row(self, ino: int) -> InodeRow | None:
         """As `find_row`, for threads that do not hold the lock: nothing in memory changes."""
@@ -144,16 +159,13 @@ class Overlay:
         data = self.tables.get("inode", self.prefix, number(ino))
         return None if data is None else decode_inode(data)
 
-    def peek_rows(self, inos: list[int]) -> dict[int, InodeRow]:
-        """`peek_row` for several; those without a row are left out."""
-        found = {ino: row for ino in inos if (row := self._rows.get(ino)) is not None}
-        missing = [ino for ino in inos if ino not in found]
-        if missing:
-            data = self.tables.get_all("inode", self.prefix, [number(ino) for ino in missing])
-            found |= {
-                i: decode_inode(d) for i, d in zip(missing, data, strict=True) if d is not None
-            }
-        return found
+    def peek_in(self, view: View, ino: int) -> InodeRow | None:
+        """`peek_row` in a view."""
+        row = self._rows.get(ino)
+        if row is not None:
+            return row
+        data = view.get("inode", self.prefix, number(ino))
+        return None if data is None else decode_inode(data)
 
     def node(self, ino: int) -> Node:
         """The inode with a number; ESTALE for a number that means nothing any more."""
@@ -224,7 +236,7 @@ class Overlay:
         virtual = self.virtuals.get(ino)
         if virtual is None:
             virtual = self.virtuals[ino] = Virtual(ino, entry)
-            if not self.known.get(ino):
+            if ino not in self.known:
                 self._idle[ino] = None
         virtual.names.append((directory, entry.name))
         self._virtual_names[directory, entry.name] = ino
@@ -236,20 +248,29 @@ class Overlay:
 
     def remember(self, ino: int, count: int = 1) -> None:
         """Somebody holds the number from now on."""
-        self.known[ino] = self.known.get(ino, 0) + count
+        self.known.set(ino, self.known.get(ino) + count)
         self._idle.pop(ino, None)
 
     def release(self, ino: int, count: int = 1) -> bool:
         """The inverse of `remember`; True when nobody holds the number any more."""
-        left = self.known.get(ino, 0) - count
-        if left > 0:
-            self.known[ino] = left
+        left = max(0, self.known.get(ino) - count)
+        self.known.set(ino, left)
+        if left:
             return False
-        self.known.pop(ino, None)
         if ino in self.virtuals:
             self._idle[ino] = None
             self._shed()
         return True
+
+    def note_name(self, directory: int, name: bytes, ino: int) -> None:
+        """The name leads to `ino` no longer: see `outdated`."""
+        if ino in self.known:
+            self.outdated_names.add((directory, name))
+            self.outdated_inodes.add(ino)
+
+    def note_inodes(self, changed: Iterable[int]) -> None:
+        """The attributes of these inodes have changed: see `outdated`."""
+        self.outdated_inodes.update(ino for ino in changed if ino in self.known)
 
     def _shed(self) -> None:
         while len(self._idle) > IDLE_MAX:
@@ -299,9 +320,7 @@ class Overlay:
             if row is None:
                 self._rows.pop(ino, None)
             else:
-                if len(self._rows) >= ROWS_CACHED:
-                    self._rows.clear()
-                self._rows[ino] = row
+                self._keep_row(row)
             virtual = self.virtuals.get(ino)
             if virtual is not None:
                 self.drop_virtual(virtual)

@@ -10,6 +10,7 @@
 | `link` | tree, ino, directory, name | empty: the names of an inode, the reverse of `dentry` |
 | `dirty` | tree, directory, name | the epoch in which a commit has to look at this name again |
 | `extent` | tree, ino, start | end (MessagePack): a range of a file that is in its data file |
+| `bytes` | tree, ino | bytes of a small file, from its beginning: see `InodeRow.is_held` |
 | `group` | tree, ino | empty: an inode that has, or had, names in the base without a row |
 | `orphan` | tree, ino | empty: an inode with no name left that somebody has open |
 | `doomed` | tree, directory (0: all) | empty: rows to be removed, since nothing reaches them |
@@ -38,6 +39,7 @@ TABLES = (
     "link",
     "dirty",
     "extent",
+    "bytes",
     "group",
     "orphan",
     "doomed",
@@ -49,7 +51,8 @@ LINK_MAX = 65_000
 XATTR_NAME_MAX = 255
 XATTRS_MAX_BYTES = 64 * 1024
 """Names and values of one inode together, so that an entry fits into a metadata node."""
-FILE_MAX_BYTES = 2**63 - 1
+FILE_MAX_BYTES = 2**44 - 4096
+"""As on ext4, where a staged file's bytes may lie: what is allowed can also be written."""
 BLOCK_BYTES = 512
 DIRECTORY_BYTES = 4096
 """What `stat` shows as the size of a directory in staging."""
@@ -60,11 +63,15 @@ ADDED_COOKIE = 1 << 61
 EMPTY = Content(0, hashlib.sha256(b"").digest())
 """The content of every empty file."""
 
+HELD_MAX_BYTES = 16 * 1024
+"""So many bytes of a new file are put into `bytes`, and so into the journal. A file system needs 100 us
+and more to make a file, and up to 500 where many were removed in the last minutes."""
+
 NOWHERE, WHOLE, PATCHES = 0, 1, 2
 """Values of `InodeRow.local`: no data file; all is in it; the ranges of `extent` are."""
 
 
-class Inode(Struct, frozen=True):
+class Inode(Struct, frozen=True, gc=False):
     """What `stat` needs to know of something in staging. Times in ns, `blocks` of 512 bytes."""
 
     ino: int
@@ -81,7 +88,7 @@ class Inode(Struct, frozen=True):
     blocks: int
 
 
-class InodeRow(Struct, frozen=True, array_like=True):
+class InodeRow(Struct, frozen=True, array_like=True, gc=False):
     """A row of `inode`. New fields go to the end, with a default."""
 
     ino: int
@@ -104,7 +111,8 @@ class InodeRow(Struct, frozen=True, array_like=True):
     content: Content | None = None
     """Files: sealed bytes below what is local."""
     limit: int = 0
-    """Files: how much of `content` still shows; what lies between it and `size` reads as zeros."""
+    """Files: how much of `content`, or of the row in `bytes`, still shows; what lies between it and
+    `size` reads as zeros."""
     sealed: Content | None = None
     """Files: all the bytes as they are now, once a sealer has put them into packs."""
     target: bytes = b""
@@ -120,6 +128,11 @@ class InodeRow(Struct, frozen=True, array_like=True):
     """Directories: how many names they have."""
 
     @property
+    def is_held(self) -> bool:
+        """True for a file below whose local bytes lies, instead of a content, a row in `bytes`."""
+        return self.content is None and self.limit > 0
+
+    @property
     def whole_content(self) -> Content | None:
         """The content of a file as it is now, or None while a sealer has to read it first."""
         if self.size == 0:
@@ -132,7 +145,7 @@ class InodeRow(Struct, frozen=True, array_like=True):
         return None
 
 
-class Dentry(Struct, frozen=True, array_like=True):
+class Dentry(Struct, frozen=True, array_like=True, gc=False):
     """A row of `dentry`. A name of the base that was never touched has none."""
 
     ino: int

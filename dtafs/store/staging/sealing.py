@@ -25,7 +25,6 @@ from dtafs.store.staging.rows import (
     decode_inode,
     encode,
     from_number,
-    number,
 )
 from dtafs.store.staging.walk import DirtyName, dirty_names, entry_of, peek_dentry
 
@@ -35,7 +34,12 @@ Sink = Callable[[bytes, bytes], None]
 Chain = tuple[Entry, ...]
 """A path of untouched entries, from a directory that has a row down to a file."""
 
+Changed = tuple[bytes, Entry | None]
+"""A name, and its entry in the version or None for a name that goes."""
+
 ADOPTED_AT_ONCE = 64
+CHANGES_HELD = 20_000
+"""A directory with more changes is walked twice, so that not all its new entries are in memory."""
 
 
 class Build(NamedTuple):
@@ -53,7 +57,35 @@ class _Frame:
 
     def __init__(self, row: InodeRow, name: bytes, names: Iterator[DirtyName]) -> None:
         self.row, self.name, self.names = row, name, names
-        self.changes: list[tuple[bytes, Entry | None]] = []
+        self.changes: list[Changed] = []
+        self.directories: dict[bytes, Entry] | None = None
+        """Instead of `changes`, once there were too many: what came of the directories in it."""
+
+    def add(self, name: bytes, entry: Entry | None) -> None:
+        """Note what came of a name."""
+        if self.directories is None:
+            self.changes.append((name, entry))
+            if len(self.changes) > CHANGES_HELD:
+                self.directories = {n: e for n, e in self.changes if _is_directory(e) and e}
+                self.changes = self.changes[:1]
+        elif entry is not None and _is_directory(entry):
+            self.directories[name] = entry
+
+    def all_changes(self, overlay: Overlay) -> Iterable[Changed]:
+        """All that came of its names, in order."""
+        return self.changes if self.directories is None else self._again(overlay)
+
+    def _again(self, overlay: Overlay) -> Iterator[Changed]:
+        assert self.directories is not None
+        for _, name, row in dirty_names(overlay, self.row.ino):
+            if row is not None and row.kind == Kind.DIRECTORY:
+                yield name, self.directories[name]
+            else:
+                yield name, None if row is None else _sealable(row, name)
+
+
+def _is_directory(entry: Entry | None) -> bool:
+    return entry is not None and entry.kind == Kind.DIRECTORY
 
 
 def build(overlay: Overlay, fetch: Fetch, edit: Edit, sink: Sink | None = None) -> Build:
@@ -73,14 +105,14 @@ def build(overlay: Overlay, fetch: Fetch, edit: Edit, sink: Sink | None = None) 
         if dirty is not None:
             below = dirty.row
             if below is None:
-                frame.changes.append((dirty.name, None))
+                frame.add(dirty.name, None)
             elif below.kind == Kind.DIRECTORY:
                 stack.append(_Frame(below, dirty.name, dirty_names(overlay, below.ino)))
             else:
-                frame.changes.append((dirty.name, _sealable(below, dirty.name)))
+                frame.add(dirty.name, _sealable(below, dirty.name))
             continue
         stack.pop()
-        built = edit(fetch, frame.row.base_root, frame.changes)
+        built = edit(fetch, frame.row.base_root, frame.all_changes(overlay))
         for node, data in built.nodes.items():
             keep(node, data)
         if frame.changes or frame.row.epoch == overlay.epoch:
@@ -88,7 +120,7 @@ def build(overlay: Overlay, fetch: Fetch, edit: Edit, sink: Sink | None = None) 
         entry = entry_of(frame.row, frame.name, built.root, built.totals)
         if not stack:
             return Build(entry, nodes, directories)
-        stack[-1].changes.append((frame.name, entry))
+        stack[-1].add(frame.name, entry)
 
 
 def _sealable(row: InodeRow, name: bytes) -> Entry:
@@ -174,6 +206,6 @@ def adopt_group_names(overlay: Overlay, found: list[tuple[int, Chain]]) -> None:
         name, ino = chain[-1].name, chain[-1].link
         dentry = encode(Dentry(ino, 0, overlay.epoch))
         op.put("dentry", overlay.owner(directory), name, dentry)
-        op.put("link", overlay.owner(ino), number(directory) + name, b"")
+        op.put_link(ino, directory, name)
         op.mark(directory, name)
     op.commit()

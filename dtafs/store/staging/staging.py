@@ -5,8 +5,8 @@ below raises the errors of `dtafs.errors`. Names and paths are bytes. `now_ns` i
 change gets. Numbers of inodes are never reused and below 2**61.
 
 Threads: every method may be called from any thread; a lock per dataset serialises them. Those that
-change something, and those that list or look up, do no I/O but on memory, LMDB and (truncation)
-one data file; they fetch through `StagingArea.fetch`, which may raise for a node that is not in
+change something, and those that list or look up, do no I/O but on memory, LMDB and (making
+it) one data file; they fetch through `StagingArea.fetch`, which may raise for a node that is not in
 memory, and then have changed nothing and can be called again. Methods that say "Blocks" read nodes
 and bytes or sync, and hold the lock only for moments. While `build` and until `rebase`, the caller
 lets nothing change staging; looking and reading may go on.
@@ -22,17 +22,19 @@ from typing import TYPE_CHECKING
 from dtafs.core import tree
 from dtafs.core.difference import Change
 from dtafs.core.nodes import Fetch
-from dtafs.core.tree import Path
-from dtafs.core.values import Content, Entry, Kind
+from dtafs.core.values import Content, Kind
 from dtafs.store.staging import attributes, changes, names, walk
-from dtafs.store.staging.data import FileData, ReadPlan, StagedSource
+from dtafs.store.staging.by_path import ByPath
+from dtafs.store.staging.data import FileData
 from dtafs.store.staging.listing import DirectoryHandle, list_directory
 from dtafs.store.staging.opens import Base, Opener, Opens
 from dtafs.store.staging.operation import Operation
+from dtafs.store.staging.outdated import Outdated, note_all, take
 from dtafs.store.staging.overlay import Overlay
-from dtafs.store.staging.placing import Placing, find_path, place, place_all, remove_path
+from dtafs.store.staging.plans import ReadPlan, StagedSource
 from dtafs.store.staging.rows import Inode, inode_of_row
 from dtafs.store.staging.sealing import Build, Edit, Sink
+from dtafs.store.staging.spilling import spill
 from dtafs.store.staging.status import status
 from dtafs.store.staging.tidy import Tidier
 from dtafs.store.staging.walk import Problem
@@ -47,21 +49,20 @@ LISTED_AT_ONCE = 64
 NOBODY = Opener()
 
 
-class Staging:
+class Staging(ByPath):
     """The staging of one dataset. Made by `StagingArea`, one per dataset."""
 
     def __init__(self, area: StagingArea, overlay: Overlay) -> None:
         self._area, self._overlay = area, overlay
         self._lock = threading.RLock()
         self._files = FileData(overlay)
+        self.remembered = self._files.remembered
         self._opens = Opens(overlay, self._files)
         self._listings: set[DirectoryHandle] = set()
         self._tidier = Tidier(overlay, self._files, self._listings)
         self._tidier.drop_orphans()
         self.on_quiet: Callable[[int], None] = lambda ino: None
         """Called with an inode when the last who could write to it has closed it."""
-
-    # What it is.
 
     @property
     def dataset(self) -> str:
@@ -74,10 +75,6 @@ class Staging:
     @property
     def base(self) -> Base:
         return Base(self._overlay.row.version, self._overlay.row.root)
-
-    @property
-    def base_number(self) -> int:
-        return self._overlay.row.version
 
     @property
     def epoch(self) -> int:
@@ -93,6 +90,7 @@ class Staging:
     def lookup(self, parent: int, name: bytes) -> Inode | None:
         """What a name leads to, or None."""
         with self._lock:
+            spill(self._overlay)
             node = self._overlay.find(parent, name)
             return None if node is None else self._files.shown(node)
 
@@ -139,14 +137,21 @@ class Staging:
 
     def list(self, handle: DirectoryHandle, cookie: int = 0) -> Iterator[tuple[bytes, int, Inode]]:
         """Names from a cookie on, each with the cookie after it; not `.` and `..`."""
-        while True:
-            with self._lock:
-                found = islice(list_directory(self._overlay, handle, cookie), LISTED_AT_ONCE)
-                some = [(name, after, self._files.shown(node)) for name, after, node in found]
+        following: int | None = cookie
+        while following is not None:
+            some, following = self.list_some(handle, following)
             yield from some
-            if len(some) < LISTED_AT_ONCE:
-                return
-            cookie = some[-1][1]
+
+    def list_some(
+        self, handle: DirectoryHandle, cookie: int
+    ) -> tuple[Sequence[tuple[bytes, int, Inode]], int | None]:
+        """As `list`, a bounded number at once, maybe none, and the cookie to go on with or None."""
+        with self._lock:
+            spill(self._overlay)
+            found = [*islice(list_directory(self._overlay, handle, cookie), LISTED_AT_ONCE)]
+            shown = self._files.shown
+            some = [(name, after, shown(node)) for name, after, node in found if node is not None]
+        return some, found[-1][1] if len(found) == LISTED_AT_ONCE else None
 
     def close_directory(self, handle: DirectoryHandle) -> None:
         """The inverse of `open_directory`."""
@@ -240,9 +245,16 @@ class Staging:
             )
             return self._files.shown(row)
 
+    def left_to_cut(self, ino: int) -> Callable[[], None] | None:
+        """What gives back the bytes that a smaller size has left, if there are any; it blocks."""
+        return self._files.left_to_cut(ino)
+
     def truncate(self, ino: int, size: int, now_ns: int) -> Inode:
-        """Set the size of a file; what is new reads as zeros."""
-        return self.set_attributes(ino, now_ns=now_ns, size=size)
+        """Set the size of a file; what is new reads as zeros. Blocks."""
+        shown = self.set_attributes(ino, now_ns=now_ns, size=size)
+        if cut := self.left_to_cut(ino):
+            cut()
+        return shown
 
     def set_xattr(self, ino: int, name: bytes, value: bytes, now_ns: int, flags: int = 0) -> None:
         """Set a value; `flags` as setxattr(2)."""
@@ -279,6 +291,12 @@ class Staging:
         with self._lock:
             return self._files.plan_read(ino, offset, size)
 
+    def hold(self, ino: int, data: bytes, now_ns: int | None) -> bool:
+        """Write a small new file at once, instead of `begin_write` and `wrote`; False when it is not
+        new or not small, or when that is not the time for it."""
+        with self._lock:
+            return self._files.hold(ino, data, now_ns)
+
     def begin_write(self, ino: int) -> int:
         """The descriptor to write bytes of an open file to, at their offsets; then call `wrote`."""
         with self._lock:
@@ -299,32 +317,11 @@ class Staging:
         self._files.sync(ino)
         self._area.sync()
 
-    # Without a mount.
+    # Without the kernel.
 
-    def place(self, path: Path, entry: Entry, now_ns: int, content: Content | None = None) -> Inode:
-        """`place_all` of one thing; what is there then."""
-        with self._lock:
-            return self._files.shown(place(self._overlay, path, entry, now_ns, content))
-
-    def place_all(
-        self, things: Sequence[Placing], now_ns: int, over_directories: bool = True
-    ) -> Sequence[Path]:
-        """Put things at their paths: missing directories above are made, another kind of thing that
-        is there is replaced, a directory keeps what it has, what is there as wanted is not touched.
-        Without `over_directories` nothing but a directory replaces one: the result says where."""
-        with self._lock:
-            return place_all(self._overlay, things, now_ns, over_directories)
-
-    def remove_path(self, path: Path, now_ns: int) -> bool:
-        """Remove what is at a path and all below it; False when there is nothing."""
-        with self._lock:
-            return remove_path(self._overlay, path, now_ns)
-
-    def resolve(self, path: Path) -> Inode | None:
-        """What is at a path (symlinks are not followed), or None."""
-        with self._lock:
-            node = find_path(self._overlay, path)
-            return None if node is None else self._files.shown(node)
+    def take_outdated(self) -> Outdated:
+        """What the kernel has to forget since the methods of `ByPath`, and `discard`, were called."""
+        return take(self._overlay, self._lock)
 
     # Sealing and committing.
 
@@ -380,13 +377,15 @@ class Staging:
     def move_base(self, version: int, root: bytes) -> None:
         """Lie on another version; what was changed is lost. Blocks; `fetch` may raise."""
         with self._lock:
-            changes.start_again(self._overlay, self._area, Base(version, root))
+            changes.start_again(self._overlay, self._files, self._area, Base(version, root))
         self._area.flush()
 
     def discard(self) -> None:
         """Make staging the base again. Open files and numbers but the root's become stale."""
+        note_all(self._overlay, self._lock)
         with self._lock:
-            changes.start_again(self._overlay, self._area, self.base)
+            changes.start_again(self._overlay, self._files, self._area, self.base)
+        self._area.flush()
 
     def tidy(self, limit: int = 256) -> bool:
         """Remove some rows that say nothing any more; True while there are more to look at."""

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from itertools import islice
 from typing import NamedTuple
 
 from dtafs.core.tree import Path
 from dtafs.core.values import NOTHING_BELOW, SEALABLE, Entry, Kind, Totals
 from dtafs.store.staging.overlay import Overlay, epoch_of
-from dtafs.store.staging.rows import Dentry, InodeRow, decode_dentry
+from dtafs.store.staging.rows import Dentry, InodeRow, decode_dentry, encode
 
 LOOKED_UP_AT_ONCE = 256
-"""Rows are looked up so many together, which takes a third of the time; the rest is memory."""
+"""Rows are looked up so many in one txn, which takes a third of the time; the rest is memory."""
 
 
 class DirtyName(NamedTuple):
@@ -42,15 +41,19 @@ class Problem(NamedTuple):
 def dirty_names(overlay: Overlay, directory: int) -> Iterator[DirtyName]:
     """The dirty names of one directory, in order."""
     epoch = overlay.epoch
-    owner = overlay.owner(directory)
-    rows = overlay.tables.scan("dirty", owner)
-    while some := list(islice(rows, LOOKED_UP_AT_ONCE)):
-        names = [name for name, value in some if epoch_of(value) == epoch]
-        found = overlay.tables.get_all("dentry", owner, names)
-        inos = [0 if data is None else decode_dentry(data).ino for data in found]
-        below = overlay.peek_rows([ino for ino in inos if ino])
-        for name, ino in zip(names, inos, strict=True):
-            yield DirtyName(directory, name, below.get(ino))
+    owner, now = overlay.owner(directory), encode(epoch)
+    following: bytes | None = b""
+    while following is not None:
+        found: list[DirtyName] = []
+        with overlay.tables.view() as view:
+            rows, following = view.some("dirty", owner, following, LOOKED_UP_AT_ONCE)
+            for name, value in rows:
+                if value == now or epoch_of(value) == epoch:
+                    data = view.get("dentry", owner, name)
+                    ino = 0 if data is None else decode_dentry(data).ino
+                    below = overlay.peek_in(view, ino) if ino else None
+                    found.append(DirtyName(directory, name, below))
+        yield from found
 
 
 def peek_dentry(overlay: Overlay, directory: int, name: bytes) -> Dentry | None:

@@ -1,0 +1,104 @@
+"""The packs of a lake as a collection finds them, and when it must not begin."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from dtafs.core.format import PackKind, pack_key
+from dtafs.core.values import HASH_BYTES
+from dtafs.errors import IntegrityError
+from dtafs.store.collect_plan import Origin, PackFacts
+from dtafs.store.collect_reach import Reached, spot_of
+from dtafs.store.index_packs import PackRow
+from dtafs.store.packs import Pack, read_footer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dtafs.store.lake import Lake
+
+
+def refuse_damage(lake: Lake) -> None:
+    """Raise IntegrityError where the log has lost entries: what they name is not garbage."""
+    with lake.append_lock:
+        known = {row.name: row.sequence for row in lake.index.datasets()}
+        for name in sorted({*known, *lake.log.datasets()}):
+            there = lake.log.sequences(name)
+            if there != list(range(1, known.get(name, 0) + 1)):
+                raise IntegrityError(
+                    f"the log of {name!r} and the index do not agree, so nothing can be collected; "
+                    "run dtafsctl check"
+                )
+
+
+def gather_facts(lake: Lake, reached: Reached) -> list[PackFacts]:
+    """Every pack that is there; IntegrityError when one is missing that the log names.
+
+    The files are listed before the tables are asked: a pack that comes meanwhile is not noticed
+    rather than mistaken for a stray.
+    """
+    assert lake.pending is not None
+    sizes = dict(_pack_files(lake.path))
+    named = dict(lake.index.packs())
+    owners: dict[bytes, str] = {}
+    for pack, dataset in lake.pending.all_packs():
+        owners.setdefault(pack, dataset)
+    for pack in (*named, *owners):
+        if pack not in sizes and not (lake.path / pack_key(pack)).exists():
+            if lake.index.pack(pack) is None and not lake.pending.owners(pack):
+                continue  # a discard has released it meanwhile
+            raise IntegrityError(
+                f"pack {pack.hex()} is missing, so nothing can be collected; run dtafsctl check"
+            )
+    return [
+        _facts(lake, reached, pack, size, named.get(pack), owners.get(pack))
+        for pack, size in sizes.items()
+    ]
+
+
+def _pack_files(root: Path) -> Iterator[tuple[bytes, int]]:
+    for folder in os.scandir(root / "packs"):
+        if not folder.is_dir():
+            continue
+        for file in os.scandir(folder):
+            pack = _pack_id(file.name)
+            if pack is not None and file.name.startswith(folder.name):
+                yield pack, file.stat().st_size
+
+
+def _pack_id(name: str) -> bytes | None:
+    try:
+        pack = bytes.fromhex(name)
+    except ValueError:
+        return None
+    return pack if len(pack) == HASH_BYTES and pack.hex() == name else None
+
+
+def _facts(
+    lake: Lake, reached: Reached, pack: bytes, size: int, row: PackRow | None, owner: str | None
+) -> PackFacts:
+    origin: Origin = "logged" if row is not None else "staged" if owner is not None else "stray"
+    dataset = row.dataset if row is not None else owner or ""
+    if row is None:
+        kind = _kind_of(lake, pack)
+        needed = 1 if reached.needs(pack) else 0  # how much of it does not matter
+        return PackFacts(pack, origin, dataset, kind, size, 1, needed)
+    spots = reached.spots(pack)
+    needed = row.plain
+    if len(spots) < row.chunks:
+        needed = _needed(read_footer(lake.path, pack), spots) if spots else 0
+    shared = owner is not None
+    return PackFacts(pack, origin, dataset, PackKind(row.kind), size, row.plain, needed, shared)
+
+
+def _kind_of(lake: Lake, pack: bytes) -> PackKind | None:
+    try:
+        return read_footer(lake.path, pack).kind
+    except IntegrityError:
+        return None
+
+
+def _needed(pack: Pack, spots: set[int]) -> int:
+    return sum(place.size for _chunk, place in pack.places() if spot_of(place) in spots)
