@@ -2,8 +2,8 @@
 
     python -m scripts.empty_fs MOUNTPOINT BYTES
 
-Its one file, `zeros`, has so many bytes and answers every read from one buffer. Runs in the
-foreground until it is unmounted, and prints a line once it answers.
+Its one file, `zeros`, has so many bytes, answers every read from one buffer, and accepts every write
+and forgets it. Runs in the foreground until it is unmounted, and prints a line once it answers.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ MIN_TASKS, MAX_TASKS = 4, 64
 class EmptyFileSystem(pyfuse3.Operations):
     """One file of zeros below the root."""
 
+    enable_writeback_cache = True
+
     def __init__(self, size: int) -> None:
         super().__init__()
         self._size = size
@@ -41,7 +43,7 @@ class EmptyFileSystem(pyfuse3.Operations):
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = ino
         is_file = ino == FILE
-        entry.st_mode = stat.S_IFREG | 0o444 if is_file else stat.S_IFDIR | 0o555
+        entry.st_mode = stat.S_IFREG | 0o644 if is_file else stat.S_IFDIR | 0o555
         entry.st_size = self._size if is_file else 0
         entry.entry_timeout = entry.attr_timeout = TIMEOUT_S
         return entry
@@ -65,6 +67,19 @@ class EmptyFileSystem(pyfuse3.Operations):
     async def read(self, fh: int, offset: int, size: int) -> bytes:
         return self._zeros[: min(size, self._size - offset)]  # type: ignore[return-value]
 
+    async def setattr(
+        self,
+        ino: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        return self._attributes(ino)
+
+    async def write(self, fh: int, offset: int, data: bytes) -> int:
+        return len(data)
+
     async def flush(self, fh: int) -> None:
         raise pyfuse3.FUSEError(errno.ENOSYS)
 
@@ -77,7 +92,7 @@ def main() -> None:
     parser.add_argument("mountpoint")
     parser.add_argument("bytes", type=int)
     chosen = parser.parse_args()
-    options = {"default_permissions", "ro", "fsname=empty"}
+    options = {"default_permissions", "fsname=empty"}
     pyfuse3.init(EmptyFileSystem(chosen.bytes), os.fspath(chosen.mountpoint), options)
     try:
         trio.run(lambda: pyfuse3.main(min_tasks=MIN_TASKS, max_tasks=MAX_TASKS))

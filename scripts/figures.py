@@ -24,6 +24,9 @@ ROWS_PER_HOUR = 60
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 PAGES_ENTRIES_AND_INODES = "3"
 
+NOTHING = "pyfuse3 without work"
+"""The limit that `scripts.empty_fs` shows."""
+
 HEAD = ("work", "limit", "limit's value", "dtafs", "ratio", "reach")
 
 

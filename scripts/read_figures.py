@@ -12,8 +12,6 @@ import multiprocessing
 import os
 import random
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -22,9 +20,10 @@ from dtafs.core.tree import find
 from dtafs.store.config import Mount
 from dtafs.store.lake import Lake
 from dtafs.store.packs import PackFiles, Place
-from scripts.contenders import DATASET, run
+from scripts.contenders import DATASET
 from scripts.figures import (
     MIB,
+    NOTHING,
     Figure,
     drop_page_cache,
     list_tree,
@@ -36,14 +35,13 @@ from scripts.figures import (
     write_small_files,
 )
 from scripts.mount_figures import watching_memory
-from scripts.served import BorgMount, Dtafs, ResticMount, Served, Squashfuse, mounted
+from scripts.served import BorgMount, Dtafs, ResticMount, Served, Squashfuse, empty_file, mounted
 
 LARGE = "large.csv"
 TREE = "small"
 READERS = 4
 BLOCK_BYTES = 64 * 1024
 BLOCKS_EACH = 2_000
-NOTHING = "pyfuse3 without work"
 THREADS = "decoding in a thread pool"
 RANDOM = f"random reads of {BLOCK_BYTES // 1024} KiB, {READERS} readers"
 
@@ -137,16 +135,9 @@ def _large_rows(speeds: dict[str, float]) -> list[Figure]:
 def _empty(mountpoint: Path, size: int) -> tuple[float, float]:
     """Seconds for a file of zeros from a file system that does no work, with dtafs's read-ahead,
     and for the same a second time, from the page cache."""
-    command = [sys.executable, "-m", "scripts.empty_fs", str(mountpoint), str(size)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+    with empty_file(mountpoint, size) as zeros:
         set_read_ahead(mountpoint, Mount().read_ahead_kib)
-        try:
-            zeros = mountpoint / "zeros"
-            return seconds(lambda: read_whole(zeros)), seconds(lambda: read_whole(zeros))
-        finally:
-            run("fusermount3", "-u", mountpoint)
+        return seconds(lambda: read_whole(zeros)), seconds(lambda: read_whole(zeros))
 
 
 def _decoding(lake: Path, blocks: Sequence[Sequence[int]] | None = None) -> float:

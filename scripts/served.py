@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,19 @@ def mounted(served: Served, mountpoint: Path) -> Iterator[Path]:
         yield top
     finally:
         served.umount(mountpoint)
+
+
+@contextmanager
+def empty_file(mountpoint: Path, size: int) -> Iterator[Path]:
+    """The file of `scripts.empty_fs`, mounted on an empty directory for the length of the block."""
+    command = [sys.executable, "-m", "scripts.empty_fs", str(mountpoint), str(size)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield mountpoint / "zeros"
+        finally:
+            run("fusermount3", "-u", mountpoint)
 
 
 def _wait_for(top: Path) -> Path:

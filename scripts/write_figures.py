@@ -21,7 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from scripts.contenders import Mounted, run
-from scripts.figures import MIB, Figure, seconds, write_large_csv, write_small_files
+from scripts.figures import MIB, NOTHING, Figure, seconds, write_large_csv, write_small_files
+from scripts.served import empty_file
 
 MEMORY = Path("/dev/shm")
 """A tmpfs on every Linux."""
@@ -52,12 +53,13 @@ def writing(
             shutil.rmtree(directory / str(number))
         median = {name: statistics.median(values) for name, values in times.items()}
         megabytes = large_mib * 2**20 / MIB
-        for name in ("ext4 1m", "dtafs 1m", "ext4 4k", "dtafs 4k"):
+        for name in ("ext4 1m", "nothing 1m", "dtafs 1m", "ext4 4k", "dtafs 4k"):
             median[name] = megabytes / median[name]
         size = f"{large_mib} MiB"
         return [
             Figure(f"write of {size}, 1 MiB each, and fsync", "the local disk",
                    median["ext4 1m"], median["dtafs 1m"], "MiB/s", 0.7),
+            Figure("the same", NOTHING, median["nothing 1m"], median["dtafs 1m"], "MiB/s"),
             Figure(f"write of {size}, 4 KiB each, and close", "the local disk",
                    median["ext4 4k"], median["dtafs 4k"], "MiB/s", 0.5),
             Figure(f"`tar x` of {files} small files", "pyfuse3's pass-through over tmpfs",
@@ -88,6 +90,9 @@ def _round(
             note(f"dtafs {key}", lambda b=block, s=sync: _write(staged, size, b, s))  # type: ignore[misc]
             staged.unlink()
             _wait_until_idle(mounted.daemon_pid())
+        (here / "empty").mkdir()
+        with empty_file(here / "empty", size) as zeros:
+            note("nothing 1m", lambda: _write(zeros, size, MIB, sync=True))
         with _pass_through(example, memory) as top:
             note("pass-through", lambda: _unpack(archive, top))
         _wait_until_idle(mounted.daemon_pid())
@@ -104,9 +109,9 @@ def _round(
 
 
 def _write(path: Path, size: int, block: int, sync: bool) -> None:
-    """Write a new file in blocks of some size, one after the other."""
+    """Write a file in blocks of some size, one after the other."""
     data = os.urandom(MIB)[:block]
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
         for _ in range(size // block):
             os.write(fd, data)

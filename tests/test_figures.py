@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts import read_figures
+from scripts import read_figures, write_figures
 from scripts.figures import (
     HEAD,
+    MIB,
     Figure,
     read_tree,
     read_whole,
@@ -16,6 +17,7 @@ from scripts.figures import (
     write_large_csv,
     write_small_files,
 )
+from scripts.served import empty_file
 
 
 @pytest.mark.parametrize(
@@ -72,3 +74,9 @@ def test_no_block_is_read_twice() -> None:
     assert len(blocks) == read_figures.READERS
     assert len(chosen) == len(set(chosen)) and max(chosen) < size
     assert blocks == read_figures._blocks(size, seed=1) != read_figures._blocks(size, seed=2)
+
+
+def test_a_file_system_without_work_accepts_what_is_written(tmp_path: Path) -> None:
+    with empty_file(tmp_path, 3 << 20) as zeros:
+        write_figures._write(zeros, 3 << 20, MIB, sync=True)
+        assert read_whole(zeros) == 3 << 20

@@ -91,6 +91,7 @@ GATES = {
     "pyfuse3": {"dtafs.fs.operations", "dtafs.fs.requests", "dtafs.services.daemon"},
     "pyfastcdc": {"dtafs.core.chunking"},
     "rfc8785": {"dtafs.core.canonical"},
+    "zfec": {"dtafs.store.parity"},
 }
 
 # Packages that only some layers may know, with the layers.

@@ -26,6 +26,7 @@ PLACES = {
     "export": Place("dtafs.cli.evidence", "export", "Write a version out with its proof."),
     "verify": Place("dtafs.cli.evidence", "verify", "Verify an export, or the whole lake."),
     "check": Place("dtafs.cli.upkeep", "check", "Check the invariants of the lake."),
+    "repair": Place("dtafs.cli.repair", "repair", "Mend what is damaged, from parity or a copy."),
     "reindex": Place("dtafs.cli.upkeep", "reindex", "Rebuild the index from the objects."),
     "collect": Place("dtafs.cli.upkeep", "collect", "Delete what nothing reaches."),
     "stats": Place("dtafs.cli.upkeep", "stats", "Show counts and sizes."),

@@ -178,6 +178,8 @@ def _stats_fields(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Index", size("index_bytes")),
         ("Staging", size("staging_bytes")),
         ("Cache", size("cache_bytes")),
+        ("Parity", size("parity_bytes")),
+        ("Quarantine", size("quarantine_bytes")),
         ("Condemned packs", size("condemned_bytes")),
         ("Data verified", verified_text(facts["verified"])),
     ]

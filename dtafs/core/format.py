@@ -11,6 +11,7 @@ Objects and keys
     lake.json                           superblock
     packs/<first 2 hex>/<64 hex>        a pack; the key is the SHA-256 of all its bytes
     log/<dataset>/<10 digits>           entry number 1, 2, … of a dataset's log
+    parity/<first 2 hex>/<64 hex>       parity of the pack of that name, if the lake has any
 
 Objects are created once, whole, and never change. There is no mutable head: a dataset's head is
 its highest entry, and creating the next number *if absent* is the compare-and-swap.
@@ -46,6 +47,31 @@ compress better together; a frame holds several chunks up to about 256 KiB or on
 footer makes a pack self-describing, so that the index is a view; it lies at the end, so that a pack
 is written in one pass. Content and metadata never share a pack: metadata stays hot for ever.
 
+Parity
+------
+A lake with the feature `parity-P` in `optional` has P percent of parity beside each pack. It is
+derived from the pack, and a reader needs none of it. It is optional because a writer that does not
+know it does no harm: `repair` adds what is missing. ::
+
+    offset  size
+    0       8     magic  89 64 74 61 70 61 72 0a  (0x89 "dtapar" LF)
+    8       1     version, 1
+    9       1     k, the number of data shards, at most 200
+    10      1     m, the number of parity shards, 2 P
+    11      1     zero
+    12      4     s, the size of a shard in bytes: 256, or a 200th of the pack, rounded up
+    16      8     the size of the pack in bytes
+    24      32    the pack's id
+    56      8(k+m)  the first 8 bytes of the SHA-256 of each shard, of the data and then of the parity
+    …       32    SHA-256 of all before it
+    …       m s   the parity shards
+
+Data shard i is the s bytes of the pack from i s on, padded with zeros at the end of the pack. Each byte
+of the parity shards is made of the bytes at the same place in the data shards, by Reed-Solomon over
+GF(2^8) with the polynomial 0x11d: the data are the values, at the points 0, 1, 2, 4, 8, … (zero and
+the powers of 2 in the field), of the one polynomial of a degree below k, the parity its values at the
+m next points. Any k of the k+m shards give the others. `dtafs.core.parity` says what P mends.
+
 Node
 ----
 A node is a chunk in a metadata pack: MessagePack `[kind, level, items]`; its id is the SHA-256 of
@@ -75,9 +101,10 @@ of the SHA-256 of the raw public key. The payload is canonical JSON with the mem
 The body of a `committed` entry is the version's manifest (`dtafs.core.values.Manifest`); **the hash
 of a version is the SHA-256 of the canonical JSON of its manifest**. The body of a `collected` entry
 is `dtafs.core.entries.Collection`: packs are `removed` since nothing needs them, or since what is
-needed of them lies in the packs `added`. The packs of a lake are those that entries, of all datasets
-in the order of their times, brought and no later one removed; a removed one may still lie there, and
-may be brought again. A reader refuses a kind that it does not know unless `skippable` is true. Times
+needed of them, or what a repair could save, lies in the packs `added`. The packs of a lake are those
+that entries, of all datasets in the order of their times, brought and no later one removed; a removed
+one may still lie there, and may be brought again. A reader refuses a kind that it does not know
+unless `skippable` is true. Times
 are UTC with nine digits and grow along a log.
 
 Write ordering
@@ -87,6 +114,8 @@ Write ordering
 3. The index is updated after the entry, in one transaction; it may be lost and rebuilt.
 4. A writer should write content packs before the metadata packs that refer to them.
 5. Deleting goes the other way: entry, index row, bytes. A pack that no entry ever named needs none.
+6. Parity is as durable as its pack, and follows it: the pack, then its parity, then the entry that
+   names the pack. It is removed before the pack is. What is mended takes its place in one step.
 
 A reader must check a chunk against its id before it uses it, must bound what it allocates by
 `CHUNK_LIMIT_BYTES` and `FOOTER_LIMIT_BYTES`, and must not trust a footer that fails its SHA-256.

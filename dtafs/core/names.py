@@ -128,7 +128,7 @@ def parse_time(text: str) -> int:
         moment = datetime.fromisoformat(
             f"{year}-{month}-{day}T{hour or '00'}:{minute or '00'}:{second or '00'}{offset}"
         )
-        whole = int(moment.timestamp())
+        whole = int(moment.astimezone(UTC).timestamp())
     except (ValueError, OverflowError) as error:
         raise UsageError(f"{text!r} is not a time: {error}") from None
     return whole * 1_000_000_000 + int((fraction or "").ljust(9, "0"))

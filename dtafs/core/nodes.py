@@ -44,6 +44,9 @@ NODE_LIMIT_BYTES = 256 * 1024
 LEVEL_MAX = 12
 """More levels than 2**63 entries need; a deeper node is damage, or an attack on the reader."""
 
+NUMBER_MAX = 2**63 - 1
+"""Sizes and counts fit the signed 64 bits that system calls have for them."""
+
 MODE_MAX = 0o7777
 ID_MAX = 2**32 - 1
 PLAIN_FILE = int(Kind.FILE)
@@ -169,6 +172,8 @@ def _check_spans(spans: tuple[Span, ...], level: int) -> None:
             raise IntegrityError("a chunk list holds an item with an impossible id, size or count")
     if not spans:
         raise IntegrityError("a chunk list node is empty")
+    if sum(span.size for span in spans) > NUMBER_MAX:
+        raise IntegrityError("a chunk list covers an impossible size")
 
 
 def _check_branches(branches: tuple[Branch, ...], kind: int) -> None:
@@ -177,7 +182,7 @@ def _check_branches(branches: tuple[Branch, ...], kind: int) -> None:
     previous: bytes | None = None
     for branch in branches:
         _check_totals(branch.totals)
-        if len(branch.node) != HASH_BYTES or branch.names < 1:
+        if len(branch.node) != HASH_BYTES or not 1 <= branch.names <= NUMBER_MAX:
             raise IntegrityError("an inner metadata node has an impossible child")
         if previous is not None and branch.first <= previous:
             raise IntegrityError("the names in a metadata node are not in order")
@@ -206,7 +211,7 @@ def _check_entries(entries: tuple[Entry, ...], kind: int) -> None:
             entry.kind == PLAIN_FILE
             and len(entry.sha256) == HASH_BYTES
             and 0 <= entry.mode <= MODE_MAX
-            and entry.size >= 0
+            and 0 <= entry.size <= NUMBER_MAX
             and entry.nlink == 1
             and entry.link == 0
             and 0 <= entry.uid <= ID_MAX
@@ -228,9 +233,9 @@ def _check_fields(entry: Entry) -> None:
     if (
         kind not in SEALABLE
         or not 0 <= entry.mode <= MODE_MAX
-        or entry.size < 0
-        or entry.link < 0
-        or entry.nlink < 1
+        or not 0 <= entry.size <= NUMBER_MAX
+        or not 0 <= entry.link <= NUMBER_MAX
+        or not 1 <= entry.nlink <= NUMBER_MAX
         or not (0 <= entry.uid <= ID_MAX and 0 <= entry.gid <= ID_MAX)
     ):
         raise IntegrityError(f"the metadata of {entry.name!r} is out of range")
@@ -247,8 +252,9 @@ def _check_fields(entry: Entry) -> None:
 
 
 def _check_totals(totals: Totals) -> None:
-    if min(totals.entries, totals.files, totals.size, totals.linked) < 0:
-        raise IntegrityError("a metadata node counts less than nothing")
+    counts = (totals.entries, totals.files, totals.size, totals.linked)
+    if min(counts) < 0 or max(counts) > NUMBER_MAX:
+        raise IntegrityError("a metadata node counts less than nothing, or more than there can be")
 
 
 class NodeBuilder:

@@ -16,7 +16,7 @@ def parse_duration_s(text: str) -> float:
     if text == "0":
         return 0.0
     value = _number(text[:-1]) if text[-1:] in SECONDS else None
-    if value is None:
+    if value is None or not math.isfinite(value * SECONDS[text[-1]]):
         raise UsageError(f"{text!r} is not a duration: write 30d, 12h, 45m or 90s")
     return value * SECONDS[text[-1]]
 
@@ -26,7 +26,7 @@ def parse_size_bytes(text: str) -> int:
     bare = text.strip().removesuffix("iB").removesuffix("B").upper()
     unit = bare[-1:] if bare[-1:] in BYTES else ""
     value = _number(bare.removesuffix(unit))
-    if value is None:
+    if value is None or not math.isfinite(value * BYTES[unit]):
         raise UsageError(f"{text!r} is not a size: write 500K, 50M or 2G")
     return int(value * BYTES[unit])
 

@@ -137,8 +137,12 @@ def at_ordinal(fetch: Fetch, top: Entry, ordinal: int) -> tuple[Path, Entry, int
 
 
 def walk(fetch: Fetch, top: Entry) -> Iterator[tuple[Path, Entry]]:
-    """Everything below `top`, and `top` first with the empty path, in preorder."""
+    """Everything below `top`, and `top` first with the empty path, in preorder.
+
+    IntegrityError once there is more than `top` says, so that this ends whatever the nodes are.
+    """
     yield (), top
+    left = top.below.entries
     stack: list[tuple[Path, Iterator[Located]]] = []
     if top.ref:
         stack.append(((), scan(fetch, top.ref)))
@@ -148,6 +152,9 @@ def walk(fetch: Fetch, top: Entry) -> Iterator[tuple[Path, Entry]]:
         if located is None:
             stack.pop()
             continue
+        if not left:
+            raise IntegrityError("a directory holds more entries than it says")
+        left -= 1
         path = (*prefix, located.entry.name)
         yield path, located.entry
         if located.entry.kind == Kind.DIRECTORY and located.entry.ref:

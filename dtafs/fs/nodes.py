@@ -7,14 +7,15 @@ changed anything before its last fetch.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar, cast
 
 import trio
 
 from dtafs.core.nodes import Node
-from dtafs.errors import IntegrityError
+from dtafs.errors import DtafsError, IntegrityError
 from dtafs.fs.threads import PatientLimiter
 from dtafs.store.objects import ColdNode, Objects
 
@@ -57,3 +58,24 @@ class NodeReader:
             except ColdNode as cold:
                 await trio.to_thread.run_sync(self.objects.node, cold.id, limiter=self.limiter)
         raise IntegrityError("the cache of metadata nodes is too small for one call")
+
+    async def read_ahead(self, wanted: Sequence[bytes]) -> None:
+        """Have nodes in memory that calls are going to need, all read in one thread.
+
+        One that cannot be read is left to the call that needs it, which says so.
+        """
+        cold = []
+        for node in wanted:
+            try:
+                self.objects.cached_node(node)
+            except ColdNode:
+                cold.append(node)
+            except DtafsError:
+                continue
+        if cold:
+            await trio.to_thread.run_sync(self._read_all, cold, limiter=self.limiter)
+
+    def _read_all(self, wanted: Sequence[bytes]) -> None:
+        for node in wanted:
+            with contextlib.suppress(DtafsError):
+                self.objects.node(node)

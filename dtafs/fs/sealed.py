@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
 
 from dtafs.core.tree import Located, at_ordinal, find, open_root, scan
 from dtafs.core.values import Entry, Kind
+from dtafs.errors import DtafsError
 from dtafs.fs.area import Area, Caller, Emit, OpenDirectory, OpenFile, refuse
 from dtafs.fs.attributes import Attributes, sealed_attributes
 from dtafs.fs.inodes import SEALED_BASE, group_number, sealed_number, split_sealed
@@ -19,6 +21,7 @@ from dtafs.fs.nodes import NodeReader
 from dtafs.fs.readahead import ReadAheadPool, SealedReader
 from dtafs.fs.xattrs import sealed_xattrs
 from dtafs.store.index import VersionRow
+from dtafs.store.objects import ColdNode
 
 KNOWN_MAX = 8_192
 """Entries kept by number in each of two generations: what `ls -lR` and `cp -a` ask for twice. About
@@ -71,6 +74,15 @@ class SealedArea(Area):
     async def top(self, row: VersionRow) -> Attributes:
         """The attributes of the top directory of a version."""
         return await self.attributes(sealed_number(row.serial, 0))
+
+    async def read_ahead(self, rows: Sequence[VersionRow]) -> None:
+        """Have in memory what `top` needs of versions that it is going to be asked for; fewer than
+        VERSIONS_MAX. One that cannot be read is left to `top`, which says so."""
+        new = [row for row in rows if row.serial not in self._versions]
+        await self._nodes.read_ahead([row.root for row in new])
+        for row in new:
+            with contextlib.suppress(ColdNode, DtafsError):
+                self._keep_version(row)
 
     async def lookup(self, parent: int, name: bytes) -> Attributes | None:
         version, place = await self._nodes.run(self._find, parent)
@@ -175,13 +187,15 @@ class SealedArea(Area):
     def _version(self, serial: int) -> Version:
         version = self._versions.get(serial)
         if version is None:
-            row = self._version_of(serial)
-            top = open_root(self._nodes.objects.cached_node, row.root)
-            version = self._versions[serial] = Version(row, top)
-            while len(self._versions) > VERSIONS_MAX:
-                self._versions.popitem(last=False)
-        else:
-            self._versions.move_to_end(serial)
+            return self._keep_version(self._version_of(serial))
+        self._versions.move_to_end(serial)
+        return version
+
+    def _keep_version(self, row: VersionRow) -> Version:
+        top = open_root(self._nodes.objects.cached_node, row.root)
+        version = self._versions[row.serial] = Version(row, top)
+        while len(self._versions) > VERSIONS_MAX:
+            self._versions.popitem(last=False)
         return version
 
     def _locate(self, top: Entry, ordinal: int) -> Place:

@@ -282,7 +282,7 @@ class StagedArea(Area):
                 self._nodes,
                 self._lake.disk,
                 self._writes,
-                self._lake.area.flush,
+                self._lake.area,
             )
             home = self._homes.setdefault(dataset, home)
             if home not in self._numbered:

@@ -6,6 +6,7 @@ What only looks goes on while a commit holds the dataset still; what changes som
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import ParamSpec, TypeVar
@@ -18,6 +19,7 @@ from dtafs.fs.attributes import Attributes
 from dtafs.fs.gate import Gate
 from dtafs.fs.nodes import NodeReader
 from dtafs.store.durable import Disk
+from dtafs.store.staging.area import StagingArea
 from dtafs.store.staging.listing import DirectoryHandle
 from dtafs.store.staging.plans import execute_read
 from dtafs.store.staging.rows import FILE_MAX_BYTES, HELD_MAX_BYTES, Inode
@@ -32,6 +34,10 @@ WRITE_THREADS = 8
 WRITTEN_INLINE_BYTES = 64 * 1024
 """So much goes to the page cache in 20 us, like a record of the journal; the way to a thread and back
 takes 100. Larger writes, and so those of whoever fills the disk, wait in threads."""
+
+BEGUN_BYTES = 8 * 1024 * 1024
+"""So much of a file goes to the disk at once while its writer goes on, which then finds most of an
+`fsync` done."""
 
 DOTS = 2
 """Cookies 1 and 2 follow `.` and `..`; those of `Staging` follow, moved by two."""
@@ -48,12 +54,13 @@ class Home:
         nodes: NodeReader,
         disk: Disk,
         writes: trio.CapacityLimiter,
-        make_room: Callable[[], None],
+        area: StagingArea,
     ) -> None:
-        """`make_room` blocks until what was removed has given its room back to the disk."""
-        self._make_room = make_room
+        self._area = area
         self.name, self.staging, self.gate = name, staging, gate
         self.nodes, self.disk, self.writes = nodes, disk, writes
+        self._beginning: trio.Event | None = None
+        # Set when the disk has begun with what it was told to.
 
     async def look(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Make a call that changes nothing: at any time."""
@@ -61,11 +68,13 @@ class Home:
 
     async def change(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Make a call that changes something, when the gate is open."""
+        await self.drain()
         await self.gate.enter()
         return await self._change(call, *args, **kwargs)
 
     async def open(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `change`, for the call that opens a file for writing."""
+        await self.drain()
         await self.gate.enter_to_write()
         return await self._change(call, *args, **kwargs)
 
@@ -74,10 +83,21 @@ class Home:
             try:
                 return await self.nodes.run(call, *args, **kwargs)
             except StorageFullError:
-                await self.writing(self._make_room)
+                await self._make_room()
                 return await self.nodes.run(call, *args, **kwargs)
         finally:
             self.gate.leave()
+
+    async def drain(self) -> None:
+        """Wait while as many changed rows as may be in memory are written, where the loop need not."""
+        if self._area.is_full:
+            await self.writing(self._area.drain)
+
+    async def close_left(self) -> None:
+        """Close, in a thread, what the loop must not close."""
+        data = self._area.data
+        if data.has_left:
+            await self.writing(data.close_left)
 
     async def resize(self, ino: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `change`, for a call that may cut a file: what takes long is done in a thread."""
@@ -96,8 +116,44 @@ class Home:
         try:
             await self.writing(self.disk.write_content, fd, data, offset)
         except StorageFullError:
-            await self.writing(self._make_room)
+            await self._make_room()
             await self.writing(self.disk.write_content, fd, data, offset)
+
+    def begin_sync(self, fd: int, offset: int, size: int) -> bool:
+        """Have the disk begin with some bytes; False when it is at others.
+
+        Nobody waits for it: however slow the disk is, writers go on, and one thread is held up.
+        """
+        if self._beginning is not None:
+            return False
+        try:
+            own = os.dup(fd)  # the writer may close its own meanwhile
+        except OSError:
+            return False
+        self._beginning = trio.Event()
+        trio.lowlevel.spawn_system_task(self._begin_sync, own, offset, size, self._beginning)
+        return True
+
+    async def _begin_sync(self, fd: int, offset: int, size: int, begun: trio.Event) -> None:
+        def begin() -> None:
+            try:
+                self.disk.begin_sync(fd, offset, size)
+            finally:
+                os.close(fd)
+
+        try:
+            with trio.CancelScope(shield=True):  # for the thread closes the descriptor
+                await self.writing(begin)
+        except RuntimeError:  # no thread can be started
+            os.close(fd)
+        self._beginning = None
+        begun.set()
+
+    async def _make_room(self) -> None:
+        """Return when what was removed has given its room back."""
+        await self.writing(self._area.flush)
+        if self._beginning is not None:  # which has a descriptor of what may be removed by now
+            await self._beginning.wait()
 
     async def writing(self, call: Callable[..., T], *args: object) -> T:
         """Make a call that blocks on a write, in a thread."""
@@ -111,6 +167,8 @@ class StagedFile(OpenFile):
 
     def __init__(self, home: Home, ino: int, handle: int) -> None:
         self._home, self._ino, self._handle = home, ino, handle
+        self._begun = 0
+        # The disk has begun with what was written before this offset.
 
     async def read(self, offset: int, size: int) -> bytes:
         home = self._home
@@ -128,12 +186,15 @@ class StagedFile(OpenFile):
         home, staging = self._home, self._home.staging
         if offset + len(data) > FILE_MAX_BYTES:
             refuse(errno.EFBIG)
+        await home.drain()
         await home.gate.enter()
         try:
             if not offset and len(data) <= HELD_MAX_BYTES:
                 with suppress(StorageFullError):  # which the way by a data file deals with
                     if await home.nodes.run(staging.hold, self._ino, data, None):
                         return len(data)
+            if (left := staging.left_to_empty(self._ino)) is not None:
+                await home.writing(left)
             fd = await home.nodes.run(staging.begin_write, self._ino)
             try:
                 await home.write(fd, data, offset)
@@ -141,6 +202,10 @@ class StagedFile(OpenFile):
                 staging.write_failed(self._ino)
                 raise
             await home.nodes.run(staging.wrote, self._ino, offset, len(data), None)
+            end = offset + len(data)
+            new = end - self._begun
+            if new >= BEGUN_BYTES and home.begin_sync(fd, self._begun, new):
+                self._begun = end
         finally:
             home.gate.leave()
         return len(data)
@@ -149,8 +214,9 @@ class StagedFile(OpenFile):
         await self._home.writing(self._home.staging.fsync, self._ino)
 
     async def release(self) -> None:
-        staging = self._home.staging
-        self._home.gate.soon(lambda: staging.close(self._handle))
+        home = self._home
+        home.gate.soon(lambda: home.staging.close(self._handle))
+        await home.close_left()
 
 
 class StagedListing(OpenDirectory):

@@ -29,13 +29,17 @@ from dtafs.fs.area import Area, Caller, Changes, Emit, OpenDirectory, OpenFile, 
 from dtafs.fs.attributes import Attributes, Owner, made_up, made_up_directory
 from dtafs.fs.inodes import ROOT, NumberTable
 from dtafs.fs.sealed import SealedArea
-from dtafs.store.index import DatasetRow
+from dtafs.store.index import DatasetRow, VersionRow
 from dtafs.store.lake import Lake
 
 VIEWS = b".dtafs"
 STAGING_NAME = os.fsencode(STAGING)
 DIRECTORY_MODE = 0o755
 LINK_MODE = 0o777
+
+READ_AHEAD_NAMES = 64
+"""Names of a listing whose versions are read together: a root node takes less than to ask a thread
+for it. Far fewer than the versions that are kept, so that they are still there when they are met."""
 
 
 class Key(NamedTuple):
@@ -117,11 +121,20 @@ class TopArea(Area):
             return _Listing(self._root_names, self._root_entry, await self.attributes(ROOT))
         dataset = self._dataset(ino)
 
+        met: dict[bytes, VersionRow] = {}
+
         async def entry(name: bytes) -> Attributes | None:
+            if name in met:
+                return await self._sealed.top(met[name])
             return await self._below(dataset, os.fsdecode(name))
 
+        async def ahead(names: list[bytes]) -> None:
+            met.clear()
+            met.update(self._versions(dataset, names))
+            await self._sealed.read_ahead(list(met.values()))
+
         here = self._directory(self._row(dataset))
-        return _Listing(lambda: self._dataset_names(dataset), entry, here)
+        return _Listing(lambda: self._dataset_names(dataset), entry, here, ahead)
 
     async def readlink(self, ino: int) -> bytes:
         number = 0 if ino == ROOT else self._key(ino).version
@@ -248,6 +261,14 @@ class TopArea(Area):
             return await self._staged.top(dataset)
         return self._link(row, word, self._target(row, word))
 
+    def _versions(self, dataset: str, names: list[bytes]) -> Iterator[tuple[bytes, VersionRow]]:
+        """The versions among some names of a dataset's directory."""
+        for name in names:
+            number = parse_version_name(os.fsdecode(name))
+            row = self._lake.index.version(dataset, number) if number else None
+            if row is not None:
+                yield name, row
+
     def _target(self, row: DatasetRow, word: str) -> int:
         """The number of the version that a name of a dataset's directory leads to."""
         if word == LATEST and row.newest:
@@ -284,22 +305,32 @@ class TopArea(Area):
 
 
 class _Listing(OpenDirectory):
-    """A listing of names that are fixed when it begins; a cookie counts the names before it."""
+    """A listing of names that are fixed when it begins; a cookie counts the names before it.
+
+    `ahead`, where given, is told some names before `entry` is asked for them.
+    """
 
     def __init__(
         self,
         names: Callable[[], Iterator[bytes]],
         entry: Callable[[bytes], Awaitable[Attributes | None]],
         here: Attributes,
+        ahead: Callable[[list[bytes]], Awaitable[None]] | None = None,
     ) -> None:
         self._make_names, self._entry, self._here = names, entry, here
+        self._ahead = ahead
         self._names: list[bytes] = []
+        self._told = range(0)
+        """Positions of the names that `ahead` was told last."""
 
     async def read(self, start: int, emit: Emit) -> None:
         if start == 0 or not self._names:
             self._names = [b".", b"..", *self._make_names()]
         for position in range(start, len(self._names)):
             name = self._names[position]
+            if self._ahead is not None and position >= 2 and position not in self._told:
+                self._told = range(position, position + READ_AHEAD_NAMES)
+                await self._ahead(self._names[position : position + READ_AHEAD_NAMES])
             try:
                 found = self._here if position < 2 else await self._entry(name)
             except FileNotFoundError:

@@ -194,6 +194,7 @@ class Changes:
 
     def pass_gate(self, dataset: str, call: Callable[[], T]) -> T:
         """From a thread: make a call on the loop when the gate of a dataset is open."""
+        self.lake.area.drain()  # here, where it holds up nobody else
 
         async def enter() -> T:
             async with self.gates.of(dataset).passing():

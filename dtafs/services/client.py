@@ -124,6 +124,13 @@ class RemoteSession:
         """Delete what nothing reaches."""
         return self._ask("collect", progress, grace_s=grace_s, dry_run=dry_run)
 
+    def repair(
+        self, lakes: Sequence[str] = (), dry_run: bool = False, progress: Report | None = None
+    ) -> dict[str, Any]:
+        """Mend what is damaged, also with what other lakes on this host have."""
+        places = [os.path.join(os.getcwd(), path) for path in lakes]
+        return self._ask("repair", progress, lakes=places, dry_run=dry_run)
+
     def _ask(self, call: str, progress: Report | None = None, **arguments: Any) -> dict[str, Any]:
         request = {"call": call, "program": self._program, "arguments": arguments}
         try:

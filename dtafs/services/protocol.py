@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 LINE_MAX_BYTES = 16 * 1024 * 1024
 """A `put` of 100,000 paths fits; more is a mistake or an attack."""
 
-CALLS = frozenset("create put status commit discard set_tags record stats reindex collect".split())
+CALLS = frozenset(
+    "create put status commit discard set_tags record stats reindex collect repair".split()
+)
 """The methods of `dtafs.store.session.Session` that a command may ask for."""
 
-REPORTING = frozenset({"put", "commit", "reindex", "collect"})
+REPORTING = frozenset({"put", "commit", "reindex", "collect", "repair"})
 """Those that take `progress`."""
 
 

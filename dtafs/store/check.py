@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from dtafs.store import checks_log, checks_packs, checks_staging, checks_tree
+from dtafs.store import checks_log, checks_packs, checks_parity, checks_staging, checks_tree
 from dtafs.store.checks_packs import PackPass
 from dtafs.store.checks_staging import StagingFacts
 from dtafs.store.checks_tree import Reach
@@ -63,6 +63,7 @@ def sealed_never_changes(facts: Facts) -> None:
     checks_log.check_superblock(facts.survey)
     checks_log.check_entries(facts.survey)
     checks_log.check_manifests(facts.survey)
+    checks_parity.check_parity(facts.survey)
 
 
 def reference_goes_before_bytes(facts: Facts) -> None:
@@ -129,9 +130,14 @@ def check(
     """
     survey = Survey(lake, read_data=read_data, report=progress, scrub=scrub)
     try:
-        facts = _gather(survey)
-        for number, function in INVARIANTS.items():
-            survey.attempt(number, _first_line(function), partial(function, facts))
+        # Over a damaged page LMDB may end the process, so such a file is not read any further.
+        survey.attempt(3, "looking at the index", lake.index.examine)
+        if lake.pending is not None:
+            survey.attempt(8, "looking at the table of uncommitted packs", lake.pending.examine)
+        if not survey.findings:
+            facts = _gather(survey)
+            for number, function in INVARIANTS.items():
+                survey.attempt(number, _first_line(function), partial(function, facts))
     finally:
         survey.close()
     order = dict.fromkeys(survey.findings)

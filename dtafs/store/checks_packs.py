@@ -16,6 +16,7 @@ from typing import NamedTuple
 from dtafs.core.format import pack_key
 from dtafs.core.values import HASH_BYTES
 from dtafs.errors import DtafsError, NotFoundError
+from dtafs.store.checks_parity import read_parity
 from dtafs.store.condemn import read_marks
 from dtafs.store.database import Database, Txn
 from dtafs.store.durable import open_for_reading, read_at
@@ -128,6 +129,7 @@ def read_data(survey: Survey) -> None:
         survey.progress("check data", done, len(present), done_bytes)
         if scrub is not None and not scrub.is_due(pack_id):
             continue
+        read_parity(survey, pack_id)
         try:
             pack = read_footer(survey.root, pack_id)
         except DAMAGE:

@@ -49,6 +49,7 @@ from dtafs.store.collect_reach import Reached, spot_of
 from dtafs.store.collect_rewrite import rewrite_packs
 from dtafs.store.objects import Objects
 from dtafs.store.packs import Pack, PackFiles, read_footer
+from dtafs.store.parity import remove_parity
 from dtafs.store.progress import Progress, Report
 
 if TYPE_CHECKING:
@@ -269,6 +270,7 @@ class _Collection:
         for decision in decisions:
             for dataset in _owners(lake, decision.pack):
                 lake.pending.drop(dataset, [read_footer(lake.path, decision.pack)])
+            remove_parity(lake.disk, lake.path, decision.pack)
             lake.disk.unlink(lake.path / pack_key(decision.pack))
             lake.files.forget(decision.pack)
             gone.append(decision.pack)

@@ -103,7 +103,7 @@ class Repacker:
     def add_frame(self, stored: bytes, plain: int, codec: Codec, chunks: tuple[Chunk, ...]) -> None:
         """Take over a frame as it is stored; its chunks were checked against their ids."""
         if self._writer is None:
-            self._writer = PackWriter(self._lake.disk, self._kind)
+            self._writer = PackWriter(self._lake.disk, self._kind, self._lake.parity)
         self._writer.add_frame(stored, plain, codec, chunks)
         if self._writer.size >= PACK_BYTES:
             self._publish()

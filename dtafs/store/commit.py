@@ -19,12 +19,13 @@ Both block and may run in any thread.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
 
 import msgspec
 
-from dtafs.core.format import pack_key
+from dtafs.core.format import PackKind, pack_key
 from dtafs.core.names import check_tag
 from dtafs.core.tree import edit, seal_root
 from dtafs.core.values import Actor, Manifest, Source, Transform
@@ -32,13 +33,14 @@ from dtafs.errors import BusyError, IntegrityError, RefusedError, StorageFullErr
 from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
 from dtafs.store.packs import Pack, read_footer
+from dtafs.store.parity import remove_parity
 from dtafs.store.progress import Meter, Progress, Report
 from dtafs.store.reachable import require_all
 from dtafs.store.sealing import Sealer
 from dtafs.store.staging.sealing import Build
 from dtafs.store.staging.staging import Staging
 
-ROUND_FILES = 20_000
+ROUND_FILES = 8_192
 """Files sealed between two flushes: bounds what is repeated after a failure, and the memory."""
 
 PASSES = 3
@@ -132,7 +134,8 @@ def finish(
         sealer.add_nodes({**built.nodes, root: root_bytes})
         sealer.flush()
         packs = _claim_packs(lake, dataset)
-        require_all(lake, built.nodes, packs)
+        require_all(lake, dataset, built.nodes, [pack for _kind, pack in packs])
+        built.nodes.clear()  # the txn of the index is going to need as much memory
         manifest = Manifest(
             dataset=dataset,
             version=row.newest + 1,
@@ -144,7 +147,7 @@ def finish(
             tags=tuple(sorted({*tags, *first_tags})),
             sources=sources,
             transform=transform,
-            packs=tuple(pack.id.hex() for pack in sorted(packs, key=lambda p: (p.kind, p.id))),
+            packs=tuple(pack.hex() for _kind, pack in packs),
         )
         assert lake.pending is not None
         lake.pending.intend(dataset, manifest.version, root)
@@ -153,7 +156,7 @@ def finish(
     assert version is not None and version.root == root
     try:
         staging.rebase(version.number, version.root, built.directories)
-        lake.pending.settle(dataset, packs)
+        lake.pending.settle(dataset, _readable(lake, dataset, [pack for _kind, pack in packs]))
     except StorageFullError as error:
         raise StorageFullError(
             f"{version.name} is sealed and safe, but staging could not follow ({error}); "
@@ -162,13 +165,14 @@ def finish(
     return version
 
 
-def _claim_packs(lake: Lake, dataset: str) -> list[Pack]:
-    """The packs that the version brings: all of its uncommitted work. No collection takes one now."""
+def _claim_packs(lake: Lake, dataset: str) -> list[tuple[PackKind, bytes]]:
+    """The packs that the version brings, sorted: all of its uncommitted work. No collection takes one
+    now. IntegrityError when the footer of one cannot be read."""
     assert lake.pending is not None
     with lake.condemned.lock:
         packs = lake.pending.packs(dataset)
         lake.condemned.spare(packs)
-    return [read_footer(lake.path, pack) for pack in packs]
+    return sorted((read_footer(lake.path, pack).kind, pack) for pack in packs)
 
 
 def commit(
@@ -233,9 +237,15 @@ def complete_commit(lake: Lake, dataset: str, number: int, root: bytes) -> None:
 def _forget(lake: Lake, dataset: str, packs: list[bytes]) -> None:
     """Drop the rows of pending packs, damaged ones too."""
     assert lake.pending is not None
+    lake.pending.drop(dataset, _readable(lake, dataset, packs))
+
+
+def _readable(lake: Lake, dataset: str, packs: Iterable[bytes]) -> Iterator[Pack]:
+    """Those of some pending packs whose footer can be read, one at a time; the rows of others go."""
+    assert lake.pending is not None
     for pack in packs:
         try:
-            lake.pending.drop(dataset, [read_footer(lake.path, pack)])
+            yield read_footer(lake.path, pack)
         except IntegrityError:
             lake.pending.drop_unreadable(dataset, pack)
 
@@ -253,4 +263,5 @@ def release_pending(lake: Lake) -> None:
         _forget(lake, dataset, [pack])
         shared = any(other == pack for other, _dataset in lake.pending.all_packs())
         if not named and not shared:
+            remove_parity(lake.disk, lake.path, pack)
             lake.disk.unlink(lake.path / pack_key(pack))

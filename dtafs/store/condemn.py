@@ -58,7 +58,7 @@ def read_marks(lake: Path) -> dict[bytes, Mark]:
             raise ValueError("a name is not that of a pack")
     except NotFoundError:
         return {}
-    except (msgspec.MsgspecError, ValueError, IntegrityError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError, IntegrityError) as error:
         log.warning("%s is damaged (%s): condemned packs get a new grace period", path, error)
         return {}
     return marks

@@ -6,18 +6,16 @@ thread commit it, and then every later writer blocks for ever). Both are asserte
 
 A crash leaves the state of the last write that returned: commits are synced. LMDB has no checksum
 of its own, so each value ends with the CRC-32 of table, key and value; a mismatch is IntegrityError.
-LMDB ends the process, by a signal or an assertion, over a page that is not there. It also need
-not write its last pages; so after each write the file is made as long as its page count says, and
-one that is shorter when it is opened is first tried out in a process of its own
-(`dtafs.store.probe`).
+LMDB ends the process, by a signal or an assertion, over a page that is not there or is another. So
+the pages of a file are looked at before it is used (`dtafs.store.pages`). LMDB also need not write its
+last pages; so after each write the file is made as long as its page count says, and one that is
+shorter when it is opened is first tried out in a process of its own (`dtafs.store.probe`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import os
-import struct
 import sys
 import threading
 import zlib
@@ -27,6 +25,7 @@ from threading import get_ident
 from typing import Any, TypeVar
 
 import lmdb
+import msgspec
 
 from dtafs.errors import (
     BusyError,
@@ -36,8 +35,8 @@ from dtafs.errors import (
     RefusedError,
     StorageError,
     StorageFullError,
-    from_os_error,
 )
+from dtafs.store.pages import LOOKED_AT, PAGE_BYTES, examine, lengthen
 
 T = TypeVar("T")
 
@@ -46,10 +45,7 @@ MAP_LIMIT_BYTES = 1 << 44
 CLOSE_WAIT_S = 5.0
 """Longer than any read takes; a reader that never ends must not keep a lake from closing."""
 CRC_BYTES = 4
-PAGE_BYTES = 4096
-_META = struct.Struct("<I116xQ")
-"""Magic and last page number of a meta page (mdb.c, MDB_meta), 16 bytes into its page."""
-_META_MAGIC = 0xBEEFC0DE
+EXAMINATIONS_MAX = 10
 
 
 class Txn:
@@ -161,7 +157,7 @@ class Database:
         file = path / "data.mdb"
         if not write and not (file.exists() and file.stat().st_size):
             raise NotFoundError(f"{path} holds no LMDB file; run dtafsctl reindex")
-        if _lengthen(file) and not trial:
+        if lengthen(file) and not trial:
             try_out(path, tables)
         try:
             self._env = lmdb.open(
@@ -176,6 +172,7 @@ class Database:
             self._env.set_mapsize(0) if self._env.info()["map_size"] > map_bytes else None
             if write:
                 self._env.reader_check()
+            self._examine(LOOKED_AT)
             self._open_tables()
             if tables and len(self._absent) == len(tables):
                 raise lmdb.CorruptedError("it has none of its tables")
@@ -189,11 +186,26 @@ class Database:
                 self.tables[table] = self._env.open_db(table.encode(), create=self._write)
                 self._absent.discard(table)
 
+    def examine(self) -> None:
+        """Look at all pages without using them; IntegrityError when one is damaged."""
+        self._examine(None)
+
+    def _examine(self, most: int | None) -> None:
+        for _ in range(EXAMINATIONS_MAX):
+            with self._env.begin() as txn:  # keeps its pages from being used again meanwhile
+                try:
+                    examine(self.path / "data.mdb", txn.id(), most)
+                    return
+                except LookupError:
+                    continue  # another process wrote twice since the txn began
+        raise IntegrityError(f"{self.path} is damaged (its newest state is not in the file)")
+
     def read_through(self) -> None:
         """Reach every row and every free page; IntegrityError when one is lost.
 
         For a trial: LMDB may end the process instead.
         """
+        self.examine()
         with self.read() as txn:
             for table in self.tables:
                 if sum(1 for _row in txn.scan(table)) != txn.count(table):
@@ -263,7 +275,7 @@ class Database:
             try:
                 with self._env.begin(write=True) as txn:
                     result = function(Txn(txn, self.tables))
-                _lengthen(self.path / "data.mdb")
+                lengthen(self.path / "data.mdb")
                 return result
             except lmdb.MapFullError:
                 self._grow()
@@ -325,28 +337,17 @@ class Reading:
             raise _translate(error, self._database.path) from error
 
 
-def _lengthen(file: Path) -> bool:
-    """Let the file have all the pages that its newest meta page counts; whether some were missing.
+def row_decoder(shape: type[T]) -> Callable[[bytes], T]:
+    """A decoder of values that are MessagePack; what it gets instead of one is IntegrityError."""
+    decode = msgspec.msgpack.Decoder(shape).decode
 
-    Raises IntegrityError when it is no LMDB file. Safe while another process writes: it allocates
-    one byte and never cuts.
-    """
-    try:
-        with file.open("rb") as handle:
-            head = handle.read(2 * PAGE_BYTES)
-            size = os.fstat(handle.fileno()).st_size
-        if size == 0:
-            return False
-        needed = max(_pages(head, 0, file), _pages(head, PAGE_BYTES, file)) * PAGE_BYTES
-        if size >= needed:
-            return False
-        with file.open("r+b") as handle:
-            os.posix_fallocate(handle.fileno(), needed - 1, 1)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise from_os_error(error, f"opening {file}") from error
-    return True
+    def checked(value: bytes) -> T:
+        try:
+            return decode(value)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise IntegrityError(f"a row of an LMDB table is malformed: {error}") from None
+
+    return checked
 
 
 def try_out(path: Path, tables: Sequence[str]) -> None:
@@ -357,14 +358,6 @@ def try_out(path: Path, tables: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise IntegrityError(done.stdout.strip() or f"{path / 'data.mdb'} is cut short")
-
-
-def _pages(head: bytes, start: int, file: Path) -> int:
-    """How many pages a meta page counts."""
-    page = head[start : start + PAGE_BYTES]
-    if len(page) < PAGE_BYTES or _META.unpack_from(page, 16)[0] != _META_MAGIC:
-        raise IntegrityError(f"{file} is not an LMDB file any more")
-    return int(_META.unpack_from(page, 16)[1]) + 1
 
 
 def _translate(error: lmdb.Error, path: Path) -> DtafsError:

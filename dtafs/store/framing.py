@@ -77,9 +77,11 @@ class OpenPack:
         kind: PackKind,
         claim: Callable[[bytes], object],
         publish: Callable[[Pack], None],
+        parity: int,
     ) -> None:
         """`publish` is called with each pack that is finished, `claim` before (`PackWriter`)."""
         self._disk, self._kind, self._claim, self._publish = disk, kind, claim, publish
+        self._parity = parity
         self._lock = threading.Lock()
         self._writer: PackWriter | None = None
         self._under_way: set[Future[None]] = set()
@@ -93,7 +95,7 @@ class OpenPack:
         """Add a frame; finishes the pack when it is full."""
         with self._lock:
             if self._writer is None:
-                self._writer = PackWriter(self._disk, self._kind)
+                self._writer = PackWriter(self._disk, self._kind, self._parity)
             self._writer.add_frame(stored, plain, codec, chunks)
             full = self._writer.size >= PACK_BYTES
             if full:

@@ -34,7 +34,7 @@ from dtafs.core.entries import LogEntry, decode_collection, decode_manifest, man
 from dtafs.core.names import DATASET_NAME_MAX_BYTES
 from dtafs.core.values import HASH_BYTES, Actor, Manifest
 from dtafs.errors import IntegrityError
-from dtafs.store.database import Database, Txn
+from dtafs.store.database import Database, Txn, row_decoder
 from dtafs.store.index_packs import (
     PackRow,
     Present,
@@ -102,15 +102,15 @@ class Step(NamedTuple):
 
     entry: LogEntry
     object_hash: bytes
-    packs: Sequence[Pack]
-    """Those that a `committed` or `collected` entry brings."""
+    packs: Iterable[Pack]
+    """Those that a `committed` or `collected` entry brings; iterated anew when a txn is repeated."""
     removed: Sequence[Removed] = ()
     """Those that a `collected` entry removes."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_dataset = msgspec.msgpack.Decoder(DatasetRow).decode
-_decode_version = msgspec.msgpack.Decoder(VersionRow).decode
+_decode_dataset = row_decoder(DatasetRow)
+_decode_version = row_decoder(VersionRow)
 
 
 def _version_key(dataset: str, number: int) -> bytes:
@@ -136,6 +136,13 @@ class Index:
     def close(self) -> None:
         """Close the environment."""
         self.database.close()
+
+    def examine(self) -> None:
+        """Look at every page of the file; IntegrityError when one is damaged."""
+        try:
+            self.database.examine()
+        except IntegrityError as error:
+            raise IntegrityError(f"{error}; rebuild the index with: dtafsctl reindex") from None
 
     # Reading
 
@@ -264,7 +271,7 @@ def _apply(
     txn: Txn,
     entry: LogEntry,
     object_hash: bytes,
-    packs: Sequence[Pack],
+    packs: Iterable[Pack],
     present: Present,
     removed: Sequence[Removed],
 ) -> None:
@@ -305,7 +312,7 @@ def _apply_commit(
     txn: Txn,
     row: DatasetRow,
     entry: LogEntry,
-    packs: Sequence[Pack],
+    packs: Iterable[Pack],
     where: str,
     present: Present,
 ) -> DatasetRow:

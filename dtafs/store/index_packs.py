@@ -14,7 +14,7 @@ from msgspec import Struct
 from dtafs.core.entries import LogEntry
 from dtafs.core.values import HASH_BYTES
 from dtafs.errors import IntegrityError
-from dtafs.store.database import Txn
+from dtafs.store.database import Txn, row_decoder
 from dtafs.store.packs import Pack, Place
 
 _PLACE = struct.Struct("<32sIIIBII")
@@ -39,7 +39,7 @@ class PackRow(Struct, frozen=True, array_like=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-decode_pack = msgspec.msgpack.Decoder(PackRow).decode
+decode_pack = row_decoder(PackRow)
 
 
 def encode_place(place: Place) -> bytes:

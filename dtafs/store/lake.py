@@ -29,6 +29,7 @@ from dtafs.core.names import (
     suggest,
     version_name,
 )
+from dtafs.core.parity import parity_feature, parity_percent
 from dtafs.core.values import Actor
 from dtafs.errors import (
     ConflictError,
@@ -70,6 +71,7 @@ class Lake:
         self.path, self.disk, self.superblock, self.lock = path, disk, superblock, lock
         self.config: Config = load_config(path / "config.toml")
         self.can_write = lock is not None
+        self.parity = parity_percent(superblock.optional)
         signer = Signer.load(path / "keys" / "signing.pem") if lock is not None else None
         if signer is not None and signer.public_key.hex() != superblock.public_key:
             raise IntegrityError(
@@ -100,10 +102,11 @@ class Lake:
         *,
         parameters: ChunkParameters | None = None,
         disk: Disk | None = None,
+        parity: int = 0,
     ) -> Lake:
         """Make a lake in a directory that is absent or empty, and open it for writing.
 
-        A directory in which making one was interrupted is taken up again.
+        A directory in which making one was interrupted is taken up again. `parity`: in percent.
         """
         import secrets  # once in the life of a lake
 
@@ -128,6 +131,7 @@ class Lake:
                 created=format_time(time.time_ns()),
                 public_key=signer.public_key.hex(),
                 chunking=parameters or ChunkParameters(),
+                optional=(parity_feature(parity),) if parity else (),
             )
             disk.put_new(path / "lake.json", encode_superblock(signer.seal_superblock(block)))
         finally:

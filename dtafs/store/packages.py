@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -23,6 +24,12 @@ from dtafs.errors import IntegrityError, NotFoundError, UsageError, from_os_erro
 from dtafs.store.sinks import TYPES
 
 BLOCK_BYTES = 1 << 20
+HEADER_TYPES = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+HEADER_MAX_BYTES = 1 << 20
+"""Names, targets and attributes of one member of a tar take no more."""
 KIND_OF = {type_bits: kind for kind, type_bits in TYPES.items()}
 
 
@@ -57,25 +64,40 @@ def opened(path: Path) -> Iterator[Package]:
         if path.is_dir():
             package = DirectoryPackage(path)
         elif zipfile.is_zipfile(path):
-            package = ZipPackage(path)
+            with _malformed("a damaged zip"):
+                package = ZipPackage(path)
         else:
             package = _tar(path)
     except FileNotFoundError:
         raise NotFoundError(f"{path} does not exist") from None
-    except zipfile.BadZipFile as error:
-        raise IntegrityError(f"{path} is a damaged zip: {error}") from None
     except OSError as error:
         raise from_os_error(error, "opening the package") from error
     try:
         yield package
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
-        raise IntegrityError(f"{path} is damaged: {error}") from None
-    except NotImplementedError as error:
-        raise IntegrityError(f"{path} is not a zip that dtafs writes: {error}") from None
     except OSError as error:
         raise from_os_error(error, "reading the package") from error
     finally:
         package.close()
+
+
+_FOREIGN = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, struct.error),
+    *(ValueError, OverflowError, LookupError, RuntimeError),  # of which recursion is one
+)
+
+
+@contextlib.contextmanager
+def _malformed(what: str) -> Iterator[None]:
+    """Translate what `zipfile`, `tarfile` and their decompressors raise for malformed input.
+
+    Only their own calls stand in the block: most of these are errors of a program elsewhere.
+    """
+    try:
+        yield
+    except NotImplementedError as error:
+        raise IntegrityError(f"the package is not a zip that dtafs writes: {error}") from None
+    except _FOREIGN as error:
+        raise IntegrityError(f"the package is {what}: {error or type(error).__name__}") from None
 
 
 def _tar(path: Path) -> Package:
@@ -84,7 +106,7 @@ def _tar(path: Path) -> Package:
             raise IntegrityError(f"{path} is a zip that is cut short: its directory is missing")
     try:
         return TarPackage(path)
-    except tarfile.TarError:
+    except _FOREIGN:
         raise UsageError(f"{path} is neither a zip, a tar nor a directory") from None
 
 
@@ -98,24 +120,33 @@ class ZipPackage:
     def names(self) -> Iterator[Found]:
         """Every name; symlinks' targets are read on the way."""
         for info in self._zip.infolist():
-            encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
-            name = info.orig_filename.encode(encoding)
-            mode = info.external_attr >> 16
-            unsaid = stat.S_IFDIR if name.endswith(b"/") else stat.S_IFREG
-            kind = KIND_OF.get(stat.S_IFMT(mode) or unsaid)
-            if kind is None:
-                raise IntegrityError(f"{os.fsdecode(name)!r} is of a kind that no export holds")
-            self._infos[name.rstrip(b"/")] = info
-            target = b""
-            if kind == Kind.SYMLINK:
-                if info.file_size > os.pathconf("/", "PC_PATH_MAX"):
-                    raise IntegrityError(f"the link {os.fsdecode(name)!r} is impossibly long")
-                target = self._zip.read(info)
-            yield Found(name.rstrip(b"/"), kind, stat.S_IMODE(mode), info.file_size, target)
+            with _malformed("damaged"):
+                found = self._found(info)
+            self._infos[found.name] = info
+            yield found
+
+    def _found(self, info: zipfile.ZipInfo) -> Found:
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise IntegrityError(
+                "the package is not a zip that dtafs writes: a member is compressed in another way"
+            )
+        encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
+        name = info.orig_filename.encode(encoding)
+        mode = info.external_attr >> 16
+        unsaid = stat.S_IFDIR if name.endswith(b"/") else stat.S_IFREG
+        kind = KIND_OF.get(stat.S_IFMT(mode) or unsaid)
+        if kind is None:
+            raise IntegrityError(f"{os.fsdecode(name)!r} is of a kind that no export holds")
+        target = b""
+        if kind == Kind.SYMLINK:
+            if info.file_size > os.pathconf("/", "PC_PATH_MAX"):
+                raise IntegrityError(f"the link {os.fsdecode(name)!r} is impossibly long")
+            target = self._zip.read(info)
+        return Found(name.rstrip(b"/"), kind, stat.S_IMODE(mode), info.file_size, target)
 
     def blocks(self, found: Found) -> Iterator[bytes]:
         """The bytes of a member, its CRC-32 checked at the end."""
-        with self._zip.open(self._infos[found.name]) as stream:
+        with _malformed("damaged"), self._zip.open(self._infos[found.name]) as stream:
             while block := stream.read(BLOCK_BYTES):
                 yield block
 
@@ -123,31 +154,49 @@ class ZipPackage:
         self._zip.close()
 
 
+class _Member(tarfile.TarInfo):
+    """A header; one that says that megabytes of header follow is refused, since they are read whole."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in HEADER_TYPES and member.size > HEADER_MAX_BYTES:
+            raise tarfile.ReadError("a header is impossibly large")
+        return member
+
+
 class TarPackage:
     """A tar file, plain or compressed."""
 
     def __init__(self, path: Path) -> None:
-        self._tar = tarfile.open(path)  # noqa: SIM115
+        self._tar = tarfile.open(path, tarinfo=_Member)  # noqa: SIM115
         self._infos: dict[bytes, tarfile.TarInfo] = {}
 
     def names(self) -> Iterator[Found]:
         """Every name; another name of an earlier file counts as a file."""
-        for info in self._tar:
-            name = os.fsencode(info.name)
-            if info.isreg() or info.islnk():
-                kind = Kind.FILE
-            elif info.isdir():
-                kind = Kind.DIRECTORY
-            elif info.issym():
-                kind = Kind.SYMLINK
-            elif info.isfifo():
-                kind = Kind.FIFO
-            else:
-                raise IntegrityError(f"{os.fsdecode(name)!r} is of a kind that no export holds")
-            self._infos[name] = info
-            target = os.fsencode(info.linkname) if kind == Kind.SYMLINK else b""
-            source = self._source(info)
-            yield Found(name, kind, info.mode & 0o7777, source.size, target)
+        while True:
+            with _malformed("damaged"):
+                info = self._tar.next()
+                if info is None:
+                    return
+                found = self._found(info)
+            yield found
+
+    def _found(self, info: tarfile.TarInfo) -> Found:
+        name = os.fsencode(info.name)
+        if info.isreg() or info.islnk():
+            kind = Kind.FILE
+        elif info.isdir():
+            kind = Kind.DIRECTORY
+        elif info.issym():
+            kind = Kind.SYMLINK
+        elif info.isfifo():
+            kind = Kind.FIFO
+        else:
+            raise IntegrityError(f"{os.fsdecode(name)!r} is of a kind that no export holds")
+        self._infos[name] = info
+        target = os.fsencode(info.linkname) if kind == Kind.SYMLINK else b""
+        return Found(name, kind, info.mode & 0o7777, self._source(info).size, target)
 
     def _source(self, info: tarfile.TarInfo) -> tarfile.TarInfo:
         if not info.islnk():
@@ -159,12 +208,13 @@ class TarPackage:
 
     def blocks(self, found: Found) -> Iterator[bytes]:
         """The bytes of a member."""
-        stream = self._tar.extractfile(self._source(self._infos[found.name]))
-        if stream is None:
-            raise IntegrityError(f"{os.fsdecode(found.name)!r} has no bytes")
-        with stream:
-            while block := stream.read(BLOCK_BYTES):
-                yield block
+        with _malformed("damaged"):
+            stream = self._tar.extractfile(self._source(self._infos[found.name]))
+            if stream is None:
+                raise IntegrityError(f"{os.fsdecode(found.name)!r} has no bytes")
+            with stream:
+                while block := stream.read(BLOCK_BYTES):
+                    yield block
 
     def close(self) -> None:
         self._tar.close()

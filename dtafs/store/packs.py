@@ -31,8 +31,10 @@ from dtafs.core.format import (
     encode_pack_header,
     pack_key,
 )
+from dtafs.core.parity import parity_key
 from dtafs.errors import DtafsError, IntegrityError, RefusedError, TooManyOpenError
 from dtafs.store.durable import Disk, TempFile, open_for_reading, read_at
+from dtafs.store.parity import write_parity
 
 FAST, THOROUGH, SLOW = 1, 3, 9
 """Levels of zstandard. FAST stores as little of tables as any up to 5; THOROUGH stores 5 % less of JSON
@@ -159,8 +161,9 @@ def decode_frame(stored: bytes, plain: int, codec: int) -> bytes:
 class PackWriter:
     """Writes one pack. Used by one thread at a time."""
 
-    def __init__(self, disk: Disk, kind: PackKind) -> None:
-        self._disk, self.kind = disk, kind
+    def __init__(self, disk: Disk, kind: PackKind, parity: int = 0) -> None:
+        """`parity`: how many percent of it a lake's packs have."""
+        self._disk, self.kind, self._parity = disk, kind, parity
         self._temp: TempFile = disk.temp()
         self._hash = hashlib.sha256()
         self.frames: list[Frame] = []
@@ -182,18 +185,30 @@ class PackWriter:
         self.frames.append(Frame(len(stored), plain, codec, chunks))
 
     def finish(self, claim: Callable[[bytes], object]) -> Pack:
-        """Make the pack durable and give its id. A pack that exists already is the
+        """Make the pack durable, then its parity, and give its id. A pack that exists already is the
         same pack: so that nobody deletes it, `claim` is called with the id before that is looked at."""
+        parity: TempFile | None = None
         try:
             self._write(encode_pack_end(self.frames))
             pack, size = self._hash.digest(), self._temp.size
             claim(pack)
             target = self._disk.root / pack_key(pack)
             self._disk.make_directory(target.parent)
+            if self._parity:
+                parity = write_parity(self._disk, self._temp.read, size, pack, self._parity)
+                self._disk.make_directory((self._disk.root / parity_key(pack)).parent)
         except BaseException:
             self._temp.discard()
+            if parity is not None:
+                parity.discard()
             raise
-        self._temp.publish(target)
+        try:
+            self._temp.publish(target)
+            if parity is not None:
+                parity.publish(self._disk.root / parity_key(pack))
+        finally:
+            if parity is not None:
+                parity.discard()
         return Pack(pack, self.kind, size, tuple(self.frames))
 
     def discard(self) -> None:

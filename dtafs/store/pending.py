@@ -10,23 +10,30 @@ They are not derivable, so they have an LMDB environment of their own under `sta
 
 A pack is published first and its rows are written after, in one synced txn; a crash in between
 leaves a pack that nothing names. The rows go when an entry names the pack, after the index has
-them. An intent tells a start after a crash whether the version in the log was made from what is
-still in staging.
+them, some thousands in a txn: LMDB keeps in memory the pages that one txn changes. A crash in between
+leaves rows, and the intent, which goes last. An intent tells a start after a crash whether the
+version in the log was made from what is still in staging.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import msgspec
 
 from dtafs.core.values import HASH_BYTES
-from dtafs.store.database import Database, Txn
+from dtafs.store.database import Database, Txn, row_decoder
 from dtafs.store.index_packs import decode_place, encode_place
 from dtafs.store.packs import Pack, Place
 
 TABLES = ("pack", "chunk", "intent")
+
+DROPPED_AT_ONCE = 8_192
+"""Rows that go in one txn; each may be on a page of its own."""
+_decode_intent = row_decoder(tuple[int, bytes])
 
 
 class Pending:
@@ -38,6 +45,10 @@ class Pending:
     def close(self) -> None:
         """Close the environment."""
         self._database.close()
+
+    def examine(self) -> None:
+        """Look at every page of the file; IntegrityError when one is damaged."""
+        self._database.examine()
 
     def add(self, dataset: str, pack: Pack) -> None:
         """Note a durable pack that belongs to a dataset's staging."""
@@ -92,10 +103,23 @@ class Pending:
         with self._database.read() as txn:
             return [key[HASH_BYTES:].decode() for key, _value in txn.scan("pack", pack)]
 
-    def drop(self, dataset: str, packs: Sequence[Pack]) -> None:
-        """Forget packs of a dataset: an entry names them now, or nobody needs them."""
-        if packs:
-            self._database.write(lambda txn: _delete(txn, dataset, packs))
+    def drop(self, dataset: str, packs: Iterable[Pack]) -> None:
+        """Forget packs of a dataset: an entry names them now, or nobody needs them.
+
+        `packs` is iterated once, outside of any txn, and only one of them is held at a time.
+        """
+        self._drop(dataset, packs, intent=False)
+
+    def _drop(self, dataset: str, packs: Iterable[Pack], *, intent: bool) -> None:
+        """Forget packs and then, in the last txn, the intent if that is wanted."""
+        rows = _rows_of(packs)
+        more = True
+        while more:
+            some = list(islice(rows, DROPPED_AT_ONCE))
+            more = len(some) == DROPPED_AT_ONCE
+            ends = intent and not more
+            if some or ends:
+                self._database.write(partial(_delete, dataset.encode(), some, ends))
 
     def drop_unreadable(self, dataset: str, pack: bytes) -> None:
         """Forget a pack whose footer cannot be read: all rows are looked through for it."""
@@ -121,25 +145,31 @@ class Pending:
             rows = list(txn.scan("intent"))
         found = []
         for key, value in rows:
-            version, root = msgspec.msgpack.decode(value, type=tuple[int, bytes])
+            version, root = _decode_intent(value)
             found.append((key.decode(), version, root))
         return found
 
-    def settle(self, dataset: str, packs: Sequence[Pack] = ()) -> None:
-        """Forget the intent of a dataset, and with it, in one txn, packs that an entry names now."""
-
-        def settle(txn: Txn) -> None:
-            _delete(txn, dataset, packs)
-            txn.delete("intent", dataset.encode())
-
-        self._database.write(settle)
+    def settle(self, dataset: str, packs: Iterable[Pack] = ()) -> None:
+        """Forget packs that an entry names now, as `drop` does, and last the intent of the dataset."""
+        self._drop(dataset, packs, intent=True)
 
 
-def _delete(txn: Txn, dataset: str, packs: Sequence[Pack]) -> None:
-    owner = dataset.encode()
+def _rows_of(packs: Iterable[Pack]) -> Iterator[tuple[bytes, bytes]]:
+    """What is to go, as (pack, chunk): the rows of each pack's chunks, then, with an empty chunk, the
+    pack's own, so that a crash in between leaves what names the rest."""
     for pack in packs:
-        txn.delete("pack", pack.id + owner)
-        for chunk, _place in sorted(pack.places()):
-            found = txn.get("chunk", chunk + owner)
-            if found is not None and found[:HASH_BYTES] == pack.id:
-                txn.delete("chunk", chunk + owner)
+        for chunk in sorted({chunk.id for frame in pack.frames for chunk in frame.chunks}):
+            yield pack.id, chunk
+        yield pack.id, b""
+
+
+def _delete(owner: bytes, rows: list[tuple[bytes, bytes]], intent: bool, txn: Txn) -> None:
+    for pack, chunk in rows:
+        if not chunk:
+            txn.delete("pack", pack + owner)
+            continue
+        found = txn.get("chunk", chunk + owner)
+        if found is not None and found[:HASH_BYTES] == pack:
+            txn.delete("chunk", chunk + owner)
+    if intent:
+        txn.delete("intent", owner)

@@ -36,12 +36,14 @@ def replay(root: Path, log: Log, index: Index) -> int:
     count = 0
     unreadable: dict[bytes, str] = {}
     steps: list[Step] = []
+    packs = 0
     present = PackPresence(root)
     for _key, appended in heapq.merge(*streams, key=lambda pair: pair[0]):
-        packs = sum(len(step.packs) for step in steps)
         if appended.entry.kind == "collected" or max(packs, len(steps)) >= APPLIED_AT_ONCE:
             _apply_all(index, steps, present)
+            packs = 0
         steps.append(_step(root, appended, index, unreadable))
+        packs += len(packs_brought(appended.entry))
         count += 1
     _apply_all(index, steps, present)
     _complain(unreadable)  # not of a pack that a later entry removes: that one may be gone
@@ -79,11 +81,11 @@ def _complain(unreadable: dict[bytes, str]) -> None:
 
 
 def _step(root: Path, appended: Appended, index: Index, unreadable: dict[bytes, str]) -> Step:
-    """How to apply an entry; `unreadable` gathers the packs that it needs and that cannot be read.
+    """How to apply an entry; `unreadable` gathers the packs that it needs and that cannot be read,
+    when it is applied.
 
     For a collection, `index` has to have all entries before it.
     """
-    brought: list[Pack] = []
     removed: list[Removed] = []
     entry = appended.entry
     if entry.kind == "collected":
@@ -91,14 +93,25 @@ def _step(root: Path, appended: Appended, index: Index, unreadable: dict[bytes, 
         removed = [_removed(root, index, bytes.fromhex(name)) for name in collection.removed]
         for pack, _chunks in removed:
             unreadable.pop(pack, None)
-    for name in packs_brought(entry):
-        pack_id = bytes.fromhex(name)
-        try:
-            brought.append(read_footer(root, pack_id))
-            unreadable.pop(pack_id, None)
-        except IntegrityError as error:
-            unreadable[pack_id] = str(error)
+    brought = _Footers(root, packs_brought(entry), unreadable)
     return Step(entry, appended.object_hash, brought, removed)
+
+
+class _Footers:
+    """The packs of an entry, each read as it is come to: all together may be too large for memory."""
+
+    def __init__(self, root: Path, names: Sequence[str], unreadable: dict[bytes, str]) -> None:
+        self._root, self._names, self._unreadable = root, names, unreadable
+
+    def __iter__(self) -> Iterator[Pack]:
+        for pack in map(bytes.fromhex, self._names):
+            try:
+                footer = read_footer(self._root, pack)
+            except IntegrityError as error:
+                self._unreadable[pack] = str(error)
+                continue
+            self._unreadable.pop(pack, None)
+            yield footer
 
 
 def _removed(root: Path, index: Index, pack: bytes) -> Removed:

@@ -55,7 +55,7 @@ def read_ledger(lake: Path) -> dict[bytes, Verified]:
         return {bytes.fromhex(name): verified for name, verified in found.items()}
     except NotFoundError:
         return {}
-    except (msgspec.MsgspecError, ValueError, IntegrityError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError, IntegrityError) as error:
         log.warning("%s is damaged (%s): everything is verified again", path, error)
         return {}
 

@@ -70,7 +70,8 @@ class Sealer:
         self._results: list[Sealed] = []
         self._claimed: set[bytes] = set()
         self._writers = {
-            kind: OpenPack(lake.disk, kind, self.claim_pack, self.publish) for kind in PackKind
+            kind: OpenPack(lake.disk, kind, self.claim_pack, self.publish, lake.parity)
+            for kind in PackKind
         }
         self._encoders = {kind: FrameEncoder(kind) for kind in PackKind}
         self._failure: DtafsError | None = None

@@ -207,6 +207,15 @@ class Session:
         rule = Rule(int(grace_s * 1e9), wanted.rewrite_share)
         return collect(self.lake, self.actor, rule, dry_run=dry_run, report=progress)
 
+    def repair(
+        self, lakes: Sequence[str] = (), dry_run: bool = False, progress: Report | None = None
+    ) -> dict[str, Any]:
+        """Mend what is damaged, also with what the lakes at these paths have; `dtafs.store.repair`
+        says how. What is still lost is in the result."""
+        from dtafs.store.repair import repair
+
+        return repair(self.lake, self.actor, lakes, dry_run=dry_run, report=progress)
+
     def on_staging(self, call: Callable[[], T]) -> T:
         """Make a call on staging's thread; the nodes it misses are read here, between attempts."""
         while True:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from dtafs.core.format import PackKind, pack_key
 from dtafs.store.condemn import read_marks
 from dtafs.store.index_packs import PackRow
+from dtafs.store.parity_upkeep import parity_files
+from dtafs.store.quarantine import FOLDER as QUARANTINE
 from dtafs.store.scrub import read_ledger, verification_facts
 
 if TYPE_CHECKING:
@@ -46,6 +48,9 @@ def collect_stats(lake: Lake) -> dict[str, Any]:
         "index_bytes": disk_bytes(lake.path / "index"),
         "staging_bytes": disk_bytes(lake.path / "staging"),
         "cache_bytes": disk_bytes(lake.path / "cache"),
+        "parity_files": len(parity_files(lake.path)),
+        "parity_bytes": sum(parity_files(lake.path).values()),
+        "quarantine_bytes": disk_bytes(lake.path / QUARANTINE),
         "condemned_bytes": _condemned_bytes(lake),
         "verified": verification_facts((pack for pack, _row in named), read_ledger(lake.path)),
     }

@@ -86,6 +86,11 @@ class _Verification:
             )
         self._index_nodes()
         top = open_root(self._node, bytes.fromhex(proof.manifest.root))
+        if top.below.entries > len(self._names) + FINDINGS_MAX:
+            raise IntegrityError(
+                f"the package holds {len(self._names):,} names of {top.below.entries:,}: "
+                "this is not a complete export of dtafs"
+            )
         try:
             self._check_documents(proof, top)
             self._check_data(proof, top)
@@ -222,7 +227,7 @@ class _Verification:
             for block in self._package.blocks(found):
                 digest.update(block)
                 meter(0, len(block))
-        except _damage() as error:
+        except IntegrityError as error:
             self._find(f"{printable(found.name)} cannot be read: {error}")
             return
         meter(1, 0)
@@ -231,13 +236,6 @@ class _Verification:
                 f"{printable(found.name)} was altered: its SHA-256 is {digest.hexdigest()}; "
                 f"sealed was {entry.sha256.hex()}"
             )
-
-
-def _damage() -> tuple[type[Exception], ...]:
-    import zipfile
-    import zlib
-
-    return zipfile.BadZipFile, zlib.error, EOFError
 
 
 def package_names(package: Package, find: Callable[[str], None]) -> Iterator[Found]:

@@ -13,8 +13,10 @@ from dtafs.core.values import Kind
 from dtafs.errors import NotFoundError
 from dtafs.store.check import check
 from dtafs.store.lake import Lake
+from dtafs.store.parity_upkeep import parity_files
 from dtafs.store.reindex import dump, reindex
 from dtafs.store.session import Session
+from tests.crash import repairs
 from tests.crash.simulated_disk import Image, Recorder, images
 from tests.support.small_lakes import (
     ACTOR,
@@ -160,6 +162,44 @@ def _write_and_sync(path: Path, scratch: Path, reached: Callable[[str], None]) -
         reached(f"v{row.number}")
 
 
+PAGE = 4096
+PATCHES = {PAGE: b"synced".ljust(PAGE, b"."), 4 * PAGE: b"not synced".ljust(PAGE, b".")}
+"""Where a page of a file is written, as the write-back cache writes them."""
+
+
+def _patch_and_sync_another(path: Path, scratch: Path, reached: Callable[[str], None]) -> None:
+    """A patch that is synced, one that is not, and a sync of another file, which has the journal on
+    the disk with the row of the second patch in it."""
+    with Lake.open(path) as lake:
+        staging = lake.staging(DATASET)
+        big = staging.lookup(staging.root_ino, b"big")
+        assert big is not None
+        handle = staging.open(big.ino, True)
+        for at, page in PATCHES.items():
+            os.pwrite(staging.begin_write(big.ino), page, at)
+            staging.wrote(big.ino, at, len(page), lake.now_ns())
+            if page.startswith(b"synced"):
+                staging.fsync(big.ino)
+                reached("patched")
+        staging.close(handle)
+        new = staging.make(staging.root_ino, b"new", Kind.FILE, 0o644, 0, 0, lake.now_ns())
+        handle = staging.open(new.ino, True)
+        assert staging.hold(new.ino, WRITTEN, lake.now_ns())
+        staging.fsync(new.ino)
+        reached("synced new")
+        staging.close(handle)
+
+
+def _allowed_patches(reached: tuple[str, ...]) -> list[bytes]:
+    """What the patched file may be: each page old or new, new where that was promised."""
+    allowed = [ONE[b"big"].content]
+    for at, page in PATCHES.items():
+        patched = [big[:at] + page + big[at + PAGE :] for big in allowed]
+        synced = page.startswith(b"synced") and "patched" in reached
+        allowed = patched if synced else allowed + patched
+    return allowed
+
+
 def _discard(path: Path, scratch: Path, reached: Callable[[str], None]) -> None:
     with Lake.open(path) as lake:
         Session(lake, ACTOR).discard(DATASET)
@@ -191,6 +231,7 @@ def _patched(tree: Tree) -> Tree:
 
 ONE, TWO = tree_of_seed(1), tree_of_seed(2)
 BOTH = {1: ONE, 2: TWO}
+NEW: Tree = {b"new": Item(Kind.FILE, 0o644, WRITTEN)}
 
 SCENARIOS = (
     Scenario("create", _nothing, _create, {}),
@@ -201,9 +242,12 @@ SCENARIOS = (
     Scenario("tag", _two_versions, _tag, BOTH, 2, TWO),
     Scenario("record", _two_versions, _export_record, BOTH, 2, TWO),
     Scenario("write and sync", _one_version, _write_and_sync, {1: ONE, 2: _patched(ONE)}, 1),
+    Scenario("patch and sync another", _one_version, _patch_and_sync_another, {1: ONE, 2: NEW}, 1),
     Scenario("discard", _second_staged, _discard, BOTH, 1),
     Scenario("recovery", _interrupted, _reopen, BOTH, 1, TWO),
     Scenario("collect", _with_garbage, _collect, BOTH, 2, ONE),
+    Scenario("commit with parity", repairs.staged, _commit, {1: ONE}, 0, ONE),
+    Scenario("repair", repairs.damaged, repairs.act, BOTH, 2),
     Scenario("reindex", _two_versions, _reindex, BOTH, 2, TWO),
 )
 
@@ -219,6 +263,8 @@ def record_trace(scenario: Scenario, path: Path, scratch: Path) -> Recorder:
 def verify(scenario: Scenario, image: Image, path: Path) -> None:
     """Reopen what a crash has left, and hold it to every promise."""
     image.write(path)
+    if scenario.name == "repair" and "repaired" not in image.reached:
+        assert not repairs.repaired(path)["lost"]
     try:
         lake = Lake.open(path)
     except NotFoundError:
@@ -226,6 +272,8 @@ def verify(scenario: Scenario, image: Image, path: Path) -> None:
         lake = Lake.create(path)  # a lake that was begun can be made after all
     with lake:
         assert_no_errors(lake)
+        if lake.parity:
+            assert parity_files(path).keys() >= {pack for pack, _row in lake.index.packs()}
         count = _verify_versions(scenario, image, lake)
         if scenario.name == "collect":
             facts = Session(lake, ACTOR).collect(grace_s=0)
@@ -276,6 +324,8 @@ def _verify_staging(scenario: Scenario, image: Image, lake: Lake, count: int) ->
     for name in (b"new", b"big"):
         if f"synced {name.decode()}" in image.reached:
             assert found.get(name) == scenario.trees[2][name], "what fsync promised is gone"
+    if scenario.name == "patch and sync another":
+        assert found[b"big"].content in _allowed_patches(image.reached), "bytes that nobody wrote"
     if scenario.name == "discard":
         assert found in ([ONE] if "discarded" in image.reached else [ONE, TWO])
     assert_no_errors(lake)

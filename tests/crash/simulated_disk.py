@@ -11,7 +11,7 @@ is caught: what it did not sync through the same door counts as not synced.
 modelled promises only what POSIX and every Linux file system do:
 
 - a file's bytes are on it from `fsync` of the file on; until then they may be there, be missing, be
-  there in part, or be a run of zeros of the right length (what delayed allocation leaves);
+  there in part, or be a run of zeros of the right length (what delayed allocation leaves: a hole);
 - a name is on it from `fsync` of its directory on; until then it may be there or not, independently
   of other names, and independently of whether the file was synced;
 - `rename` is one step: never both names gone, never half of each.
@@ -251,12 +251,15 @@ class Image:
     reached: tuple[str, ...]
     files: dict[str, tuple[bytes, int]]
     directories: dict[str, int]
+    holes: dict[str, int]
+    """Files that end in a run of zeros for which nothing was ever written, and where it begins."""
 
     def write(self, root: Path) -> None:
         for name, mode in sorted(self.directories.items()):
             (root / name).mkdir(mode=mode | stat.S_IRWXU, exist_ok=True)
         for name, (content, mode) in self.files.items():
-            (root / name).write_bytes(content)
+            (root / name).write_bytes(content[: self.holes.get(name)])
+            os.truncate(root / name, len(content))
             (root / name).chmod(mode)
 
     def fingerprint(self) -> bytes:
@@ -307,6 +310,7 @@ class _Disk:
                 _rename(names, op)
         files: dict[str, tuple[bytes, int]] = {}
         directories: dict[str, int] = {}
+        holes: dict[str, int] = {}
         below: dict[int, list[tuple[str, int]]] = {}
         for (directory, name), node in names.items():
             below.setdefault(directory, []).append((name, node))
@@ -320,7 +324,17 @@ class _Disk:
                     walk.append((path + "/", node))
                 else:
                     files[path] = (self._bytes(node, fate.data), self.modes.get(node, 0o600))
-        return Image(point, fate, tuple(self.reached), files, directories)
+                    if fate.data == "zeros" and self.now.get(node) != self.safe.get(node):
+                        holes[path] = self._same(node)
+        return Image(point, fate, tuple(self.reached), files, directories, holes)
+
+    def _same(self, node: int) -> int:
+        """How many first bytes of a file were synced as they are."""
+        now, safe = self.now.get(node, b""), self.safe.get(node, b"")
+        return next(
+            (i for i, (a, b) in enumerate(zip(now, safe, strict=False)) if a != b),
+            min(len(now), len(safe)),
+        )
 
     def _bytes(self, node: int, fate: str) -> bytes:
         now, safe = self.now.get(node, b""), self.safe.get(node, b"")
@@ -328,10 +342,7 @@ class _Disk:
             return now
         if fate == "lost":
             return safe
-        same = next(
-            (i for i, (a, b) in enumerate(zip(now, safe, strict=False)) if a != b),
-            min(len(now), len(safe)),
-        )
+        same = self._same(node)
         if fate == "zeros":
             return now[:same] + bytes(len(now) - same)
         middle = same + (max(len(now), len(safe)) - same) // 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from dtafs.errors import DtafsError
 from dtafs.store.durable import Disk
 from dtafs.store.pending import Pending
+from dtafs.store.staging import unsynced
 from dtafs.store.staging.data import FileData
 from dtafs.store.staging.datafiles import DataFiles
 from dtafs.store.staging.journal import Journal
@@ -29,6 +31,14 @@ def memory_path(tmp_path: Path) -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="dtafs-crash-", dir=shared))
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each opening of a lake comes after a start of the machine; an image is where the lake was."""
+    boots = itertools.count(1)
+    monkeypatch.setattr(unsynced, "this_boot", lambda: str(next(boots)))
+    monkeypatch.setattr(unsynced, "this_place", lambda directory: "here")
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
@@ -55,9 +65,12 @@ def test_crash_anywhere(scenario: Scenario, memory_path: Path) -> None:
         ("later commit", Pending, "intend"),
         ("record", Disk, "sync_directory"),
         ("collect", Disk, "sync"),
+        ("repair", Disk, "sync"),
+        ("commit with parity", Disk, "sync_directory"),
         ("write and sync", DataFiles, "sync_names"),
         ("write and sync", FileData, "sync"),
         ("write and sync", Journal, "sync"),
+        ("patch and sync another", Journal, "sync"),
     ],
 )
 def test_a_missing_step_is_found(
@@ -71,3 +84,14 @@ def test_a_missing_step_is_found(
     with pytest.raises((AssertionError, DtafsError)):
         for image in images(recorder.trace):
             verify(chosen, image, clear(memory_path / "image"))
+
+
+def test_a_lost_patch_that_nobody_looks_for_is_found(
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = next(one for one in SCENARIOS if one.name == "patch and sync another")
+    recorder = record_trace(scenario, memory_path / "lake", memory_path / "scratch")
+    monkeypatch.setattr("dtafs.store.staging.area.drop_lost_writes", lambda *_: None)
+    with pytest.raises(AssertionError, match="bytes that nobody wrote"):
+        for image in images(recorder.trace):
+            verify(scenario, image, clear(memory_path / "image"))

@@ -52,12 +52,12 @@ def big_tree(seed: int) -> Tree:
     return tree
 
 
-@pytest.mark.parametrize("command", ["put", "commit", "tag", "reindex", "collect"])
+@pytest.mark.parametrize("command", ["put", "commit", "tag", "reindex", "collect", "repair"])
 def test_killed_at_random(command: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     soak = request.config.getoption("--soak")
     dice = random.Random(command)
     lake, scratch = tmp_path / "lake", tmp_path / "scratch"
-    ctl(lake, "init")
+    ctl(lake, "init", *(["--parity", "2%"] if command == "repair" else []))
     ctl(lake, "create", DATASET)
     versions: list[Tree] = []
     longest_s = 0.6
@@ -71,7 +71,7 @@ def test_killed_at_random(command: str, tmp_path: Path, request: pytest.FixtureR
         write_tree(tree, scratch)
         if command != "put":
             ctl(lake, "put", DATASET, f"{scratch}/.", "--delete")
-        if command in ("tag", "reindex", "collect"):
+        if command in ("tag", "reindex", "collect", "repair"):
             ctl(lake, "commit", DATASET, "-m", str(cycle))
             versions.append(tree)
         arguments = {
@@ -80,16 +80,32 @@ def test_killed_at_random(command: str, tmp_path: Path, request: pytest.FixtureR
             "tag": ["tag", f"{DATASET}:latest", f"tag{cycle}"],
             "reindex": ["reindex"],
             "collect": ["collect", "--grace", "0"],
+            "repair": ["repair"],
         }[command]
+        if command == "repair":
+            _damage(lake, dice)
         started_s = time.monotonic()
         if command == "collect" and dice.random() < 0.3:
             ctl(lake, "collect")  # rewrites; what is killed then is the deleting
         done = run_and_kill(lake, arguments, START_S + dice.random() * longest_s)
         if done:
             longest_s = min(longest_s, time.monotonic() - started_s)
+        if command == "repair" and not done:
+            ctl(lake, "repair")
         with Lake.open(lake) as opened:
             assert_no_errors(opened)
             _verify(opened, command, done, tree, versions, cycle)
+
+
+def _damage(lake: Path, dice: random.Random) -> None:
+    """What parity can mend, in every pack."""
+    for file in (lake / "packs").glob("*/*"):
+        data = bytearray(file.read_bytes())
+        start = dice.randrange(len(data))
+        data[start : start + len(data) // 100] = bytes(len(data[start : start + len(data) // 100]))
+        data[start] ^= 1
+        file.unlink()
+        file.write_bytes(data)
 
 
 def _verify(

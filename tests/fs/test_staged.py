@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 
 import pytest
 import trio
@@ -239,3 +240,54 @@ async def test_discarding_through_a_session(world: World) -> None:
     assert (top, b"y") in outdated.names, "the kernel is told to forget what was there"
     with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
         await world.namespace.area(changed).attributes(changed)
+
+
+def threads_of(patch: pytest.MonkeyPatch, owner: object, method: str) -> list[int]:
+    """From now on, the threads that a method is called in."""
+    called: list[int] = []
+    real = getattr(owner, method)
+
+    def noting(*arguments: object) -> object:
+        called.append(threading.get_ident())
+        return real(*arguments)
+
+    patch.setattr(owner, method, noting)
+    return called
+
+
+async def test_the_loop_flushes_nothing_where_a_thread_can(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await start(world)
+    for module in ("area", "tables"):
+        monkeypatch.setattr(f"dtafs.store.staging.{module}.FULL_ROWS", 1)
+    flushes = threads_of(monkeypatch, world.lake.area.tables, "flush")
+    await world.write("D/staging/y", b"two")
+    session = world.changes.session(ACTOR, "D")
+    await trio.to_thread.run_sync(session.discard, "D")
+    assert flushes and threading.get_ident() not in flushes
+
+
+async def test_the_loop_closes_no_file_that_was_emptied_and_cuts_none(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await start(world)
+    here = threading.get_ident()
+    closes = threads_of(monkeypatch, world.lake.area.data, "close_left")
+    cuts = threads_of(monkeypatch, world.lake.disk, "truncate")
+    removals = threads_of(monkeypatch, world.lake.area.data, "remove")
+    opened = await world.open("D/staging/x", os.O_RDWR)
+    await opened.write(1, b"more")
+    await opened.release()
+    await trio.to_thread.run_sync(world.changes.session(ACTOR, "D").commit, "D", "first")
+    while world.lake.area.tidy_rows():
+        pass
+    opened = await world.open("D/staging/x", os.O_RDWR)
+    await opened.write(2, b"again")  # the data file of before is there still
+    await opened.release()
+    assert removals and here not in removals
+    opened = await world.open("D/staging/x", os.O_RDWR | os.O_TRUNC)
+    await opened.write(1, b"anew")
+    await opened.release()
+    assert closes and cuts and here not in closes + cuts
+    assert await world.read("D/staging/x") == b"\0anew"

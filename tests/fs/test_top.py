@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -12,6 +13,7 @@ import trio
 from dtafs.core.names import format_time
 from dtafs.core.values import Kind
 from dtafs.errors import BusyError, ConflictError, NotFoundError, RefusedError, UsageError
+from dtafs.fs import top
 from dtafs.fs.area import Changes
 from dtafs.fs.inodes import ROOT
 from tests.fs.conftest import CALLER, World
@@ -217,3 +219,30 @@ async def test_forgotten_numbers_leave_the_table(world: World) -> None:
     assert len(numbers) == before + 1
     world.namespace.release(found.ino, 1)
     assert len(numbers) == before
+
+
+async def test_the_roots_of_many_versions_are_read_together(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing of versions asks a thread for some dozens of root nodes at a time."""
+    monkeypatch.setattr(top, "READ_AHEAD_NAMES", 4)
+    await world.mkdir("D")
+    for number in range(1, 8):
+        await world.write(f"D/staging/x{number}", b"%d" % number)
+        await world.commit("D")
+    world.lake.objects.clear()
+    asked: list[int] = []
+    run_sync = trio.to_thread.run_sync
+
+    async def counted(call: Callable[..., object], *args: object, **options: object) -> object:
+        asked.append(len(args[0]) if isinstance(args[0], list) else 1)
+        return await run_sync(call, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", counted)
+    listed = await world.entries("D")
+    assert [name for name, _ in listed][:7] == [b"v%d" % number for number in range(1, 8)]
+    assert asked == [4, 3]
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+    for number, (_name, attributes) in enumerate(listed[:7], 1):
+        assert attributes.ino == (await world.at(f"D/v{number}")).ino
+        assert await world.read(f"D/v{number}/x{number}") == b"%d" % number

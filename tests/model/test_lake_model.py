@@ -9,14 +9,23 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from dtafs.core.values import Kind
 from dtafs.errors import NotFoundError, RefusedError
@@ -57,6 +66,10 @@ def remove(tree: Tree, path: bytes) -> None:
     """Take a path and all below it out of a model tree."""
     for other in [p for p in tree if p == path or p.startswith(path + b"/")]:
         del tree[other]
+
+
+class Killed(BaseException):
+    """Ends a call as a signal would."""
 
 
 class LakeMachine(RuleBasedStateMachine):
@@ -177,6 +190,38 @@ class LakeMachine(RuleBasedStateMachine):
         self.lake = Lake.open(self.path)
 
     @rule()
+    def crash(self) -> None:
+        """A killed process: what is on the disk at this moment is all that is left of it."""
+        left = self.top / "left"
+        shutil.copytree(self.path, left)
+        self.lake.close()  # what it writes now, and it writes what is in memory, is thrown away
+        shutil.rmtree(self.path)
+        left.rename(self.path)
+        self.lake = Lake.open(self.path)
+
+    @rule(which=WHICH)
+    def crash_in_commit(self, which: str) -> None:
+        """A process that is killed when its entry is durable and nothing else has followed."""
+        left = self.top / "left"
+
+        def killed(_path: Path) -> None:
+            shutil.copytree(self.path, left)
+            raise Killed
+
+        with pytest.MonkeyPatch.context() as patch:
+            # The index follows right after the entry, and staging after the index.
+            patch.setattr("dtafs.store.lake.apply_entry", lambda path, *_rest: killed(path))
+            with pytest.raises(Killed):
+                commit(self.lake, which, "killed")
+        self.lake.close()
+        shutil.rmtree(self.path)
+        left.rename(self.path)
+        self.lake = Lake.open(self.path)
+        self.versions[which].append(dict(self.staged[which]))
+        self.tags[which].append(set())
+        assert self.lake.dataset(which).newest == len(self.versions[which])
+
+    @rule()
     def tidy(self) -> None:
         while self.lake.area.tidy():
             pass
@@ -234,19 +279,31 @@ def _fast_directory() -> str | None:
 TestLake = LakeMachine.TestCase
 TestLake.settings = settings(
     settings.default,
-    max_examples=200,
-    stateful_step_count=40,
+    max_examples=40,
+    stateful_step_count=25,
     suppress_health_check=list(HealthCheck),
 )
 
+LONG = settings(
+    settings.default,
+    max_examples=20,
+    stateful_step_count=80,
+    suppress_health_check=list(HealthCheck),
+)
+SOAK_S = int(os.environ.get("DTAFS_SOAK_S", "60"))
+
 
 @pytest.mark.soak
-class TestLakeForLong(LakeMachine.TestCase):
-    """The same for as long as it takes."""
-
-    settings = settings(
-        settings.default,
-        max_examples=500,
-        stateful_step_count=80,
-        suppress_health_check=list(HealthCheck),
-    )
+def test_lake_for_long(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same for `DTAFS_SOAK_S` seconds, with a new seed each time, which is printed."""
+    end_s = time.monotonic() + SOAK_S
+    rounds = 0
+    while time.monotonic() < end_s:
+        drawn = secrets.randbits(64)
+        with capsys.disabled():
+            print(f"\nmodel: round {rounds + 1}, seed {drawn}", flush=True)
+        machine = seed(drawn)(type("SeededMachine", (LakeMachine,), {}))
+        run_state_machine_as_test(machine, settings=LONG)
+        rounds += 1
+    with capsys.disabled():
+        print(f"\nmodel: {rounds:,} rounds of {LONG.max_examples} lakes in {SOAK_S} s", flush=True)

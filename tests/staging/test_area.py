@@ -196,15 +196,39 @@ def test_a_flush_that_cannot_empty_its_journal_is_finished_by_the_next(
 def test_a_change_is_real_though_the_flush_it_brings_fails(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise StorageFullError("no room")
-
     with monkeypatch.context() as patched:
         patched.setattr("dtafs.store.staging.tables.LIMIT_ROWS", 1)
-        patched.setattr(bench.area.database, "write", full)
+        patched.setattr(bench.area.database, "write", _no_room)
         make(bench, b"f")
     assert bench.staging.resolve((b"f",)) is not None
     bench.area.close()
+
+
+def test_who_can_wait_has_many_rows_flushed_first(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = bench.area.tables
+    make(bench, b"first")
+    bench.area.drain()
+    assert tables.changed_rows and not bench.area.is_full
+    for module in ("area", "tables"):
+        monkeypatch.setattr(f"dtafs.store.staging.{module}.FULL_ROWS", 1)
+    assert bench.area.is_full
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.area.database, "write", _no_room)
+        bench.area.drain()
+    bench.area.drain()
+    make(bench, b"second")
+    bench.area.drain()
+    assert not tables.changed_rows
+    tables.flush(from_rows=1)
+    bench.kill()
+    assert bench.staging.resolve((b"second",)) is not None
+    bench.area.close()
+
+
+def _no_room(*_: object) -> None:
+    raise StorageFullError("no room")
 
 
 def entry(kind: Kind, ref: bytes = b"", mode: int = 0o640) -> Entry:

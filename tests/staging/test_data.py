@@ -180,6 +180,75 @@ def test_a_small_new_file_needs_no_data_file(bench: Bench) -> None:
     assert not list(bench.area.data.numbers())
 
 
+def test_nothing_is_held_while_another_write_is_under_way(bench: Bench) -> None:
+    """The kernel writes back the end of a new file first, and its header while that is under way."""
+    n, staging = new_file(bench), bench.staging
+    handle = staging.open(n, True)
+    fd = staging.begin_write(n)
+    assert not staging.hold(n, b"header", None)
+    bench.write(n, 0, b"header")
+    os.pwrite(fd, b"end", 20_000)
+    staging.wrote(n, 20_000, 3, None)
+    staging.close(handle)
+    assert bench.read(n) == b"header".ljust(20_000, b"\0") + b"end"
+
+
+def test_a_file_that_was_emptied_is_closed_by_a_thread(bench: Bench) -> None:
+    staging, data, n = bench.staging, bench.area.data, new_file(bench)
+    bench.write(n, 0, bytes(20))
+    bench.write(n, 20, b"more")
+    assert not data.has_left
+    handle = staging.open(n, True)
+    os.pwrite(staging.begin_write(n), b"again", 0)
+    staging.truncate(n, 0, 20)
+    staging.close(handle)
+    assert data.has_left
+    bench.write(n, 3, b"new")
+    data.close_left()
+    assert not data.has_left
+    assert bench.read(n) == b"\0\0\0new"
+
+
+def test_the_data_file_of_before_is_taken_away_by_a_thread(bench: Bench) -> None:
+    """It is still there, since no flush came after the tidying, as the file is written again."""
+    staging, f = bench.staging, ino(bench)
+    staging.remember(f)
+    bench.write(f, 0, b"patch")
+    assert staging.left_to_empty(f) is None
+    bench.commit()
+    while bench.area.tidy():
+        pass
+    handle = staging.open(f, True)
+    first, second = staging.left_to_empty(f), staging.left_to_empty(f)
+    assert first is not None and second is not None
+    first()
+    assert not [*bench.area.data.numbers()]
+    os.pwrite(staging.begin_write(f), b"other", 50)
+    second()  # of a write that came at the same time: there is nothing to take away any more
+    staging.wrote(f, 50, 5, None)
+    staging.close(handle)
+    bench.area.flush()
+    assert bench.read(f) == b"patch" + SEALED[5:50] + b"other" + SEALED[55:]
+
+
+def test_what_a_failed_write_leaves_is_what_is_sealed(bench: Bench) -> None:
+    staging, n = bench.staging, new_file(bench)
+    bench.write(n, 0, bytes(20))
+    bench.write(n, 0, b"before" * 5)
+    bench.seal()
+    handle = staging.open(n, True)
+    os.pwrite(staging.begin_write(n), b"part", 0)
+    staging.write_failed(n)
+    staging.close(handle)
+    assert bench.read(n) == b"part" + b"before"[4:] + b"before" * 4
+    bench.commit()
+    while bench.area.tidy():
+        pass
+    found = staging.lookup(staging.root_ino, b"n")
+    assert found is not None
+    assert bench.read(found.ino) == b"part" + b"before"[4:] + b"before" * 4
+
+
 def test_held_bytes_go_with_their_file(bench: Bench) -> None:
     staging, n = bench.staging, new_file(bench)
     bench.write(n, 0, b"small")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dtafs.core.tree import walk
 from dtafs.core.values import Actor, Entry, Kind
-from dtafs.errors import RefusedError, StorageFullError
+from dtafs.errors import IntegrityError, RefusedError, StorageFullError
 from dtafs.store import commit as commit_module
-from dtafs.store.commit import commit
+from dtafs.store import pending as pending_module
+from dtafs.store import reachable
+from dtafs.store.commit import commit, prepare
 from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
 from dtafs.store.staging.staging import Opener, Staging
@@ -247,3 +251,61 @@ def test_staging_that_could_not_follow_goes_on(
         second = commit(lake, "D", "second", ANN)
         assert second.number == 2
         assert files(lake, second) == {b"a": b"1", b"c": b"5"} | ({b"b": more} if more else {})
+
+
+def staged_many(lake: Lake) -> dict[bytes, bytes]:
+    """Files of different contents in staging, sealed already; what they hold."""
+    held = {b"%02d" % n: b"content %d" % n for n in range(12)}
+    for name, data in held.items():
+        write(lake.staging("D"), name, data)
+    lake.area.flush()
+    prepare(lake, "D")
+    return held
+
+
+@pytest.mark.parametrize("txns", [0, 1, 3])
+def test_a_crash_while_pending_rows_go_leaves_what_names_the_rest(
+    lake_path: Path, monkeypatch: pytest.MonkeyPatch, txns: int
+) -> None:
+    lake = Lake.open(lake_path)
+    lake.create_dataset("D", ANN)
+    held = staged_many(lake)
+    done: list[object] = []
+    delete = pending_module._delete
+
+    def crash(*args: Any) -> None:
+        if len(done) == txns:
+            raise Stop
+        done.append(args)
+        delete(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pending_module, "DROPPED_AT_ONCE", 3)
+        patch.setattr(pending_module, "_delete", crash)
+        with pytest.raises(Stop):
+            commit(lake, "D", "first", ANN)
+        lake.close()
+    with Lake.open(lake_path) as lake:
+        assert lake.pending is not None
+        assert lake.pending.intents() == [] and lake.pending.all_packs() == []
+        assert not any(lake.pending.places(chunk) for chunk, _place in lake.index.places())
+        assert lake.staging("D").is_clean()
+        assert files(lake, lake.versions("D")[0]) == held
+
+
+def test_what_no_pack_has_is_not_committed(
+    data_lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few chunks are looked up at once, and also where the row of a pending one was lost."""
+    monkeypatch.setattr(reachable, "AT_ONCE", 5)
+    held, pending = staged_many(data_lake), data_lake.pending
+    assert pending is not None
+    nodes = data_lake.staging("D").build(data_lake.objects.node).nodes
+    packs = pending.packs("D")
+    reachable.require_all(data_lake, "D", nodes, packs)
+    with pytest.raises(IntegrityError, match=r"cannot be committed: chunk .* is in no pack"):
+        reachable.require_all(data_lake, "D", nodes, [])
+    chunk = data_lake.objects.chunk_id(hashlib.sha256(held[b"07"]).digest())
+    pending._database.write(lambda txn: txn.delete("chunk", chunk + b"D"))
+    reachable.require_all(data_lake, "D", nodes, packs)
+    assert files(data_lake, commit(data_lake, "D", "first", ANN)) == held

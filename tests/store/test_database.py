@@ -8,10 +8,15 @@ import sys
 import threading
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from dtafs.errors import IntegrityError, NotFoundError, RefusedError
+from dtafs.store.check import check
 from dtafs.store.database import Database, Txn
+from dtafs.store.findings import ERROR
+from dtafs.store.lake import Lake
+from tests.support.small_lakes import ACTOR, commit, put_tree, read_version, tree_of_seed
 
 
 def test_the_map_grows_by_itself(tmp_path: Path) -> None:
@@ -164,3 +169,47 @@ def test_an_altered_value_is_never_returned(tmp_path: Path) -> None:
         with pytest.raises(IntegrityError, match="damaged"):
             txn.get("a", b"1234")
     database.close()
+
+
+@pytest.mark.parametrize(("folder", "table"), [("staging", b"bytes"), ("index", b"copy")])
+def test_a_lake_that_no_writer_of_this_release_has_had_is_sound(
+    tmp_path: Path, folder: str, table: bytes
+) -> None:
+    with Lake.create(tmp_path / "lake") as lake:
+        lake.create_dataset("D", ACTOR)
+        put_tree(lake, "D", tree_of_seed(1), tmp_path / "tree")
+        commit(lake, "D", "first")
+    with lmdb.open(str(tmp_path / "lake" / folder), max_dbs=20) as env:
+        database = env.open_db(table)
+        with env.begin(write=True) as txn:
+            txn.drop(database)
+    with Lake.open(tmp_path / "lake", write=False) as lake:
+        assert not [found for found in check(lake, read_data=True) if found.severity == ERROR]
+        assert read_version(lake, lake.versions("D")[0]) == tree_of_seed(1)
+    Lake.open(tmp_path / "lake").close()
+
+
+def test_a_damaged_page_is_refused_before_lmdb_uses_it(tmp_path: Path) -> None:
+    """Every byte of the heads of all pages: LMDB ends the process over some of them."""
+    database = Database(tmp_path / "made", ("rows",))
+    for number in range(40):
+        key = b"%03d" % number
+        database.write(lambda txn, key=key: txn.put("rows", key, key * 100))
+    database.close()
+    data = (tmp_path / "made" / "data.mdb").read_bytes()
+    refused = 0
+    for place in (page + at for page in range(0, len(data), 4_096) for at in range(0, 24, 3)):
+        folder = tmp_path / "copy"
+        folder.mkdir(exist_ok=True)
+        altered = data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
+        (folder / "data.mdb").write_bytes(altered)
+        try:
+            opened = Database(folder, ("rows",))
+        except IntegrityError:
+            refused += 1
+            continue
+        opened.examine()
+        with opened.read() as txn:
+            assert txn.count("rows") == 40
+        opened.close()
+    assert refused > 10

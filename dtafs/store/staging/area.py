@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from msgspec.structs import replace
 from dtafs.core.nodes import Fetch
 from dtafs.core.tree import open_root
 from dtafs.core.values import Content, Kind
-from dtafs.errors import IntegrityError
+from dtafs.errors import IntegrityError, StorageError, StorageFullError
 from dtafs.store.database import Database
 from dtafs.store.durable import Disk
 from dtafs.store.staging.datafiles import DataFiles
@@ -37,8 +38,9 @@ from dtafs.store.staging.rows import (
     row_of_entry,
 )
 from dtafs.store.staging.staging import Staging
-from dtafs.store.staging.tables import FLUSH_ROWS, Tables
+from dtafs.store.staging.tables import FLUSH_ROWS, FULL_ROWS, Tables
 from dtafs.store.staging.tidy import remove_doomed
+from dtafs.store.staging.unsynced import drop_lost_writes
 
 if TYPE_CHECKING:
     from dtafs.store.objects import Objects
@@ -105,6 +107,7 @@ class StagingArea:
         self._session_start = self._next = self.tables.number("next_ino") or first_ino()
         self._reserve(self._next + NUMBERS_RESERVED)
         self._strays: list[int] | None = None
+        drop_lost_writes(self, self.database)
 
     def _reserve(self, until: int) -> None:
         self._until = until
@@ -200,6 +203,17 @@ class StagingArea:
     def flush(self) -> None:
         """Write changed rows to LMDB, durably. Blocks; any thread; about once a second is right."""
         self.tables.flush()
+
+    @property
+    def is_full(self) -> bool:
+        """True when so many rows have changed that who can wait calls `drain` before the next one."""
+        return self.tables.changed_rows >= FULL_ROWS
+
+    def drain(self) -> None:
+        """Let no more rows wait than may; when that fails, the rows stay. Blocks; any thread."""
+        if self.is_full:
+            with suppress(StorageError, StorageFullError):
+                self.tables.flush(FULL_ROWS)
 
     def sync(self) -> None:
         """Return when every change so far survives a crash of the machine. Blocks; any thread."""

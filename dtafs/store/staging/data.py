@@ -1,4 +1,4 @@
-"""The bytes of staged files: what to read from where, writing, truncating.
+"""The bytes of staged files: writing, truncating. (`dtafs.store.staging.reading` is below.)
 
 Where the bytes of a file are follows from its row: all in its data file (`WHOLE`), or over a sealed
 content in the ranges that `extent` names (`PATCHES`), or all in the content (`NOWHERE`). What is in
@@ -20,137 +20,33 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
-from dtafs.core.values import Content, Kind
-from dtafs.errors import IntegrityError
+from dtafs.errors import StorageError, StorageFullError
 from dtafs.store.staging import extents
-from dtafs.store.staging.extents import Delta, Extent
+from dtafs.store.staging.extents import Delta
 from dtafs.store.staging.operation import Operation
-from dtafs.store.staging.overlay import Node, Overlay, Virtual, failure, kind_of
-from dtafs.store.staging.plans import Piece, ReadPlan, StagedSource
+from dtafs.store.staging.overlay import failure
+from dtafs.store.staging.reading import FileReading
 from dtafs.store.staging.rows import (
     FILE_MAX_BYTES,
     HELD_MAX_BYTES,
     NOWHERE,
     PATCHES,
     WHOLE,
-    Inode,
     InodeRow,
-    decode_number,
     encode,
-    from_number,
-    inode_of_entry,
-    inode_of_row,
     number,
 )
-
-if TYPE_CHECKING:
-    from dtafs.store.objects import Objects
-
-
-SPARSE_FROM_BYTES = 64 * 1024
-"""Smaller files are taken to have no holes: asking costs as much as all the rest of a `stat`."""
 
 SAME_FROM_BYTES = 1024 * 1024
 """Of what is shorter it is not remembered that its bytes are sealed already."""
 
 
-class FileData:
-    """What is known of the bytes of the files of one dataset. The caller holds its lock."""
-
-    def __init__(self, overlay: Overlay) -> None:
-        self._overlay = overlay
-        self._extents: dict[int, list[Extent]] = {}
-        self._checked: set[int] = set()
-        """Open files whose data ends where their row says."""
-        self._uncut: set[int] = set()
-        """Files that are longer than their rows say, until `left_to_cut` is called."""
-        self._opens: dict[int, int] = {}
-        self._written: set[int] = set()
-        """Files whose local bytes this process wrote. Those of an earlier one may have been lost by
-        a crash of the machine, so that sealed content, where there is any, is what counts."""
-        self._same: dict[int, tuple[Content, int]] = {}
-        """Files with local bytes that this process sealed and changed since: the content that they
-        had, and how much of its beginning they still have."""
-
-    def extents(self, ino: int) -> list[Extent]:
-        """The local ranges of a patched file; do not change the list."""
-        known = self._extents.get(ino)
-        if known is None:
-            overlay = self._overlay
-            known = [
-                (from_number(rest), decode_number(value))
-                for rest, value in overlay.tables.scan("extent", overlay.owner(ino))
-            ]
-            if ino in self._opens:
-                self._extents[ino] = known
-        return known
-
-    def remembered(self) -> list[Content]:
-        """Sealed contents that no row speaks of and that sealing may build on. Any thread."""
-        return [content for content, _size in list(self._same.values())]
-
-    def opened(self, ino: int) -> None:
-        """Somebody opened the file."""
-        self._opens[ino] = self._opens.get(ino, 0) + 1
-
-    def closed(self, ino: int) -> None:
-        """The inverse of `opened`; with the last one goes the descriptor."""
-        self._opens[ino] -= 1
-        if not self._opens[ino]:
-            del self._opens[ino]
-            self._extents.pop(ino, None)
-            self._checked.discard(ino)
-            self._overlay.shared.data.close(ino)
-
-    def start_again(self) -> None:
-        """Forget what is known of the bytes: numbers of linked files come again in another tree."""
-        for known in (self._extents, self._checked, self._written, self._same):
-            known.clear()
-
-    def is_open(self, ino: int) -> bool:
-        return ino in self._opens
-
-    def shown(self, node: Node) -> Inode:
-        """What `stat` shows of an inode; of a large local file, the holes take no room."""
-        if isinstance(node, Virtual):
-            return inode_of_entry(node.ino, node.entry)
-        shown = inode_of_row(node)
-        if node.local == WHOLE and node.size > SPARSE_FROM_BYTES:
-            return replace(shown, blocks=self._overlay.shared.data.blocks(node.ino))
-        return shown
-
-    def _file(self, ino: int) -> InodeRow | Virtual:
-        node = self._overlay.node(ino)
-        kind = kind_of(node)
-        if kind != Kind.FILE:
-            raise failure(errno.EISDIR if kind == Kind.DIRECTORY else errno.EINVAL)
-        return node
-
-    def check_file(self, ino: int) -> None:
-        """Raise unless the inode is a regular file: EISDIR, EINVAL."""
-        self._file(ino)
-
-    def open_source(self, ino: int, objects: Objects) -> StagedSource:
-        """All bytes of a file as they are now, with a descriptor of its own."""
-        node = self._file(ino)
-        if isinstance(node, Virtual):
-            return StagedSource(self._content_plan(node.entry.content), objects)
-        if node.sealed is not None and self.is_superseded(node):
-            return StagedSource(self._content_plan(node.sealed), objects)
-        fd = self._overlay.shared.data.open_privately(ino) if node.local else -1
-        pieces = self.pieces(node, 0, node.size) if node.size else []
-        plan = ReadPlan(node.size, fd, node.content, pieces, self._held(node))
-        return StagedSource(plan, objects, self._same.get(ino))
-
-    def _content_plan(self, content: Content) -> ReadPlan:
-        size = content.size
-        pieces = [Piece(0, size, False, False)] if size else []
-        return ReadPlan(size, -1, content, pieces)
+class FileData(FileReading):
+    """What is known of the bytes of the files of one dataset, and changing them. The caller holds its
+    lock, except where it says otherwise."""
 
     def sync(self, ino: int) -> None:
         """Return when the bytes of a file are on the disk. Blocks; any thread."""
@@ -158,58 +54,19 @@ class FileData:
         if row is not None and row.local:
             self._overlay.shared.data.sync(ino)
 
-    def open_data(self, row: InodeRow) -> int:
-        """The shared descriptor of an open file's data, without what a crash left past its end."""
-        if row.ino not in self._opens:
-            raise failure(errno.EBADF)
-        data = self._overlay.shared.data
-        fd = data.open(row.ino, anew=row.local == NOWHERE)
-        if row.local == WHOLE and row.ino not in self._checked:
-            data.truncate(row.ino, row.size)
-        self._checked.add(row.ino)
-        return fd
+    def left_to_empty(self, ino: int) -> Callable[[], None] | None:
+        """What takes away a data file that `begin_write` would have to cut; for a thread.
 
-    def plan_read(self, ino: int, offset: int, size: int) -> ReadPlan:
-        """Where `size` bytes from `offset` are; shorter at the end of the file."""
-        node = self._file(ino)
-        if isinstance(node, Virtual):
-            content = node.entry.content
-            count = max(0, min(size, content.size - offset))
-            pieces = [Piece(offset, count, False, False)] if count else []
-            return ReadPlan(count, -1, content, pieces)
-        count = max(0, min(size, node.size - offset))
-        if not count:
-            return ReadPlan(0, -1, None, [])
-        if self.is_superseded(node):
-            return ReadPlan(count, -1, node.sealed, [Piece(offset, count, False, False)])
-        fd = self.open_data(node) if node.local else -1
-        pieces = self.pieces(node, offset, count)
-        return ReadPlan(count, fd, node.content, pieces, self._held(node))
-
-    def _held(self, row: InodeRow) -> bytes | None:
-        if not row.is_held:
+        No row needs that file: the one that was durable last has the bytes in packs, too. Nothing
+        happens when somebody else has begun to write meanwhile.
+        """
+        node, data = self._file(ino), self._overlay.shared.data
+        if isinstance(node, InodeRow) and node.local and not self.is_superseded(node):
             return None
-        held = self._overlay.tables.get("bytes", self._overlay.prefix, number(row.ino))
-        if held is None:
-            raise IntegrityError(f"staging has lost the bytes of inode {row.ino}")
-        return held
-
-    def pieces(self, row: InodeRow, offset: int, size: int) -> list[Piece]:
-        """Where a range inside a file is."""
-        if row.local == WHOLE:
-            return [Piece(offset, size, True, False)]
-        found: list[Piece] = []
-        local = self.extents(row.ino) if row.local == PATCHES else []
-        for start, end, here in extents.split(local, offset, offset + size):
-            shown = max(start, min(end, row.limit))
-            if here:
-                found.append(Piece(start, end - start, True, False))
-                continue
-            if shown > start:
-                found.append(Piece(start, shown - start, False, False))
-            if end > shown:
-                found.append(Piece(shown, end - shown, False, True))
-        return found
+        if not data.is_longer(ino, 0):
+            return None
+        data.doom(ino)
+        return partial(data.remove, ino)
 
     def begin_write(self, ino: int) -> int:
         """A descriptor to write the bytes to, at their offsets; then call `wrote`.
@@ -234,10 +91,13 @@ class FileData:
     def hold(self, ino: int, data: bytes, now_ns: int | None) -> bool:
         """Record the first bytes of an open new file, in place of `begin_write` and `wrote`.
 
-        False when that is not for such a file, or enough such bytes wait to be flushed.
+        False when that is not for such a file, enough such bytes wait to be flushed, or a write to
+        the data file is under way: the kernel sends those of one file in any order.
         """
         node = self._file(ino)
         if not isinstance(node, InodeRow) or node.generation or node.local != WHOLE:
+            return False
+        if ino in self._written:
             return False
         if ino not in self._opens:
             raise failure(errno.EBADF)
@@ -253,10 +113,6 @@ class FileData:
         op.put("bytes", self._overlay.prefix, number(ino), data)
         op.commit()
         return True
-
-    def is_superseded(self, row: InodeRow) -> bool:
-        """True when the sealed content of a file counts and not what is local."""
-        return row.sealed is not None and row.ino not in self._written
 
     def drop_local(self, op: Operation, row: InodeRow) -> InodeRow:
         """Let a file rest on its sealed content alone."""
@@ -276,8 +132,17 @@ class FileData:
         )
 
     def write_failed(self, ino: int) -> None:
-        """What a write may have left past the end of a file must not be taken for data later."""
+        """Bytes of the file may be other ones now, and there may be some past its end, which must not
+        be taken for data later: what a sealer has read counts no more."""
         self._checked.discard(ino)
+        row = self._overlay.find_row(ino)
+        if row is None or row.local == NOWHERE:
+            return
+        self._note_same(row, 0)
+        op = Operation(self._overlay)
+        op.change(row, generation=row.generation + 1, sealed=None)
+        with suppress(StorageError, StorageFullError):  # the caller has the error that counts
+            op.commit()
 
     def wrote(self, ino: int, offset: int, size: int, now_ns: int | None) -> InodeRow:
         """Record that a range was written to the descriptor of `begin_write`.
@@ -286,6 +151,7 @@ class FileData:
         """
         op = Operation(self._overlay)
         row = op.row(ino)
+        assert row.local != NOWHERE, "begin_write has made a place for the bytes"
         end = offset + size
         if not 0 <= offset <= end <= FILE_MAX_BYTES:
             raise failure(errno.EFBIG)

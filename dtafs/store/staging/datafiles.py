@@ -1,7 +1,9 @@
 """The files that hold staged bytes: `data/<ino in hex>`, sparse, one per inode that has any.
 
 What is in which range is said by the inode's row; a file that is missing reads as zeros.
-Descriptors are shared by all who have an inode open and closed with the last of them.
+Descriptors are shared by all who have an inode open and closed with the last of them. ext4 and XFS
+write a file that was emptied when it is closed, so that its close(2) may wait for the disk: it is
+left to `close_left`.
 """
 
 from __future__ import annotations
@@ -12,11 +14,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from dtafs.core.rechunking import Where
 from dtafs.errors import NotFoundError
 from dtafs.store.durable import Disk, translated
+from dtafs.store.staging.extents import Extent
+from dtafs.store.staging.plans import data_and_holes
 
 HELD_BETWEEN_FLUSHES_BYTES = 16 * 1024 * 1024
 """So many bytes of small files are in memory, and as many while a flush is under way."""
+
+PROBE_BYTES = 1024 * 1024
+"""At least a block of any file system."""
 
 
 class DataFiles:
@@ -30,6 +38,8 @@ class DataFiles:
         self._lock = threading.Lock()
         self._doomed: set[int] = set()
         self._held_bytes = 0
+        self._emptied: set[int] = set()
+        self._left: list[int] = []
 
     def may_hold(self, size: int) -> bool:
         """Whether so many more bytes may go into rows instead of files before the next flush."""
@@ -41,6 +51,7 @@ class DataFiles:
     def before_flush(self) -> None:
         """Called when a flush of rows begins: they must find the names of all files on the disk."""
         self._held_bytes = 0
+        self.close_left()
         self.sync_names()
 
     def path(self, ino: int) -> Path:
@@ -55,8 +66,13 @@ class DataFiles:
             if fd is None:
                 fd = self._fds[ino] = self._open_file(ino)
         if anew and os.fstat(fd).st_size:
-            self._disk.truncate(fd, 0)
+            self._truncate(ino, fd, 0)
         return fd
+
+    def _truncate(self, ino: int, fd: int, size: int) -> None:
+        if not size:
+            self._emptied.add(ino)
+        self._disk.truncate(fd, size)
 
     def open_privately(self, ino: int) -> int:
         """A descriptor that the caller closes."""
@@ -69,10 +85,24 @@ class DataFiles:
         return self._disk.open_file(self.path(ino), os.O_RDWR | os.O_CREAT, 0o600)
 
     def close(self, ino: int) -> None:
-        """Close the shared descriptor if it is open."""
+        """Close the shared descriptor if it is open, unless that may block: then `has_left` is true."""
         fd = self._fds.pop(ino, None)
-        if fd is not None:
+        if fd is not None and ino in self._emptied:
+            self._left.append(fd)
+        elif fd is not None:
             os.close(fd)
+        self._emptied.discard(ino)
+
+    @property
+    def has_left(self) -> bool:
+        """Whether there is something for `close_left` to do."""
+        return bool(self._left)
+
+    def close_left(self) -> None:
+        """Close what `close` has not closed. Blocks; any thread."""
+        with suppress(IndexError):
+            while True:
+                os.close(self._left.pop())
 
     def check_room(self) -> None:
         """Raise StorageFullError when the disk has but its reserve left."""
@@ -92,7 +122,7 @@ class DataFiles:
         fd = self.open_privately(ino) if shared is None else shared
         try:
             if os.fstat(fd).st_size > size:
-                self._disk.truncate(fd, size)
+                self._truncate(ino, fd, size)
         finally:
             if shared is None:
                 os.close(fd)
@@ -111,7 +141,7 @@ class DataFiles:
             fd = self._disk.open_file(self.path(ino), os.O_RDWR)
             try:
                 if os.fstat(fd).st_size > size:
-                    self._disk.truncate(fd, size)
+                    self._truncate(ino, fd, size)
             finally:
                 os.close(fd)
 
@@ -156,6 +186,31 @@ class DataFiles:
         if fd >= 0:
             os.close(fd)
 
+    def stored(self, ino: int, ranges: list[Extent]) -> list[Extent]:
+        """The parts of some ranges that are not holes of the data file. Blocks."""
+        try:
+            fd = self._disk.open_file(self.path(ino), os.O_RDONLY)
+        except NotFoundError:
+            return []
+        try:
+            with translated("looking for holes"):
+                parts = [part for start, end in ranges for part in data_and_holes(fd, start, end)]
+        finally:
+            os.close(fd)
+        return [(part.start, part.end) for part in parts if part.where == Where.NEW]
+
+    def keeps_zeros(self) -> bool:
+        """Whether the file system makes no holes of zeros that were written. Blocks."""
+        path = self.directory / "zeros"
+        fd = self._disk.open_file(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            self._disk.write(fd, bytes(PROBE_BYTES), 0)
+            self._disk.sync(fd)
+            return next(data_and_holes(fd, 0, PROBE_BYTES)).where == Where.NEW
+        finally:
+            os.close(fd)
+            self._disk.remove(path)
+
     def numbers(self) -> Iterator[int]:
         """The inodes that have a file."""
         with translated("listing staged data"), os.scandir(self.directory) as found:
@@ -169,3 +224,4 @@ class DataFiles:
         """Close every shared descriptor."""
         for ino in list(self._fds):
             self.close(ino)
+        self.close_left()

@@ -125,7 +125,14 @@ def read_journal(directory: Path, flushed: int) -> list[Record]:
 
     Raises IntegrityError for damage to what had been synced.
     """
-    found = [record for name in FILES for record in _records(directory / name)]
+    with translated("reading the staging journal"):
+        paths = [directory / name for name in FILES]
+        files = [path.read_bytes() if path.exists() else b"" for path in paths]
+    size = sum(map(len, files))
+    # A record from elsewhere says nothing here. And bytes that only look like a record hardly ever
+    # say one of these positions: so a damaged file is not summed up once for each of its bytes.
+    positions = range(max(0, flushed - size), flushed + size + 1)
+    found = [record for data in files for record in _records(data, positions)]
     found.sort(key=lambda record: record.position)
     promised = max((record.synced for record in found), default=0)
     expected, readable = flushed, []
@@ -143,13 +150,11 @@ def read_journal(directory: Path, flushed: int) -> list[Record]:
     return readable
 
 
-def _records(path: Path) -> Iterator[Record]:
-    """The whole records in one file; what lies between them is passed over."""
-    with translated("reading the staging journal"):
-        data = path.read_bytes() if path.exists() else b""
+def _records(data: bytes, positions: range) -> Iterator[Record]:
+    """The whole records in one file with such positions; what lies between is passed over."""
     at = 0
     while at + _HEADER.size <= len(data):
-        record = _record_at(data, at)
+        record = _record_at(data, at, positions)
         if record is None:
             at += 1
         else:
@@ -157,9 +162,14 @@ def _records(path: Path) -> Iterator[Record]:
             at += _HEADER.size + len(record.payload)
 
 
-def _record_at(data: bytes, at: int) -> Record | None:
+def _record_at(data: bytes, at: int, positions: range) -> Record | None:
     crc, size, position, synced = _HEADER.unpack_from(data, at)
     end = at + _HEADER.size + size
-    if size == 0 or end > len(data) or zlib.crc32(data[at + 4 : end]) != crc:
+    if (
+        size == 0
+        or position not in positions
+        or end > len(data)
+        or zlib.crc32(data[at + 4 : end]) != crc
+    ):
         return None
     return Record(position, synced, data[at + _HEADER.size : end])

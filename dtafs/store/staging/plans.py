@@ -139,13 +139,13 @@ def layout_of(plan: ReadPlan, same: int) -> list[Stretch]:
             unknown = same or plan.held is not None
             found.append(Stretch(start, end, Where.NEW if unknown else Where.OLD))
         elif local_has_holes:
-            found += _data_and_holes(plan.fd, start, end)
+            found += data_and_holes(plan.fd, start, end)
         else:
             found.append(Stretch(start, end, Where.NEW))
     return found
 
 
-def _data_and_holes(fd: int, start: int, end: int) -> Iterator[Stretch]:
+def data_and_holes(fd: int, start: int, end: int) -> Iterator[Stretch]:
     """A range of a data file. What lies past its end is a hole."""
     while start < end:
         try:

@@ -2,7 +2,8 @@
 
 | table | key | value |
 |---|---|---|
-| `area` | a name | a number: `next_ino`, `next_tree`, `flushed` (a journal position) |
+| `area` | a name | a number: `next_ino`, `next_tree`, `flushed` (a journal position); |
+| | `machine` | which run of which machine had the lake open last: see `unsynced` |
 | `dataset` | name of a dataset | `DatasetRow` |
 | `inode` | tree, ino | `InodeRow` |
 | `dentry` | tree, directory, name | `Dentry`: what the name leads to, or that it is taken away |
@@ -29,6 +30,7 @@ import hashlib
 from msgspec import Struct, msgpack
 
 from dtafs.core.values import Content, Entry, Kind, Xattrs
+from dtafs.store.database import row_decoder
 
 TABLES = (
     "area",
@@ -174,10 +176,10 @@ class DatasetRow(Struct, frozen=True, array_like=True):
 
 
 encode = msgpack.Encoder().encode
-decode_inode = msgpack.Decoder(InodeRow).decode
-decode_dentry = msgpack.Decoder(Dentry).decode
-decode_dataset = msgpack.Decoder(DatasetRow).decode
-decode_number = msgpack.Decoder(int).decode
+decode_inode = row_decoder(InodeRow)
+decode_dentry = row_decoder(Dentry)
+decode_dataset = row_decoder(DatasetRow)
+decode_number = row_decoder(int)
 
 
 def number(value: int) -> bytes:

@@ -16,6 +16,7 @@ from dtafs.errors import StorageError, StorageFullError
 from dtafs.store.staging.operation import Operation
 from dtafs.store.staging.overlay import Overlay, Virtual, names_in
 from dtafs.store.staging.rows import Dentry, encode, number, row_of_entry
+from dtafs.store.staging.tables import FULL_ROWS
 
 VIRTUALS_MAX = 50_000
 """About 30 MB."""
@@ -26,9 +27,10 @@ SPILLED_AT_ONCE = 256
 def spill(overlay: Overlay) -> None:
     """Give rows to the longest known untouched inodes while there are too many of them.
 
-    A fetch may raise; then nothing has changed. Without room for rows they stay in memory.
+    A fetch may raise; then nothing has changed. Without room for rows, on the disk or among those
+    that wait for a flush, they stay in memory.
     """
-    if len(overlay.virtuals) <= VIRTUALS_MAX:
+    if len(overlay.virtuals) <= VIRTUALS_MAX or overlay.tables.changed_rows >= FULL_ROWS:
         return
     op = Operation(overlay)
     held = (virtual for ino, virtual in overlay.virtuals.items() if ino in overlay.known)

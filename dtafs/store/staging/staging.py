@@ -149,8 +149,7 @@ class Staging(ByPath):
         with self._lock:
             spill(self._overlay)
             found = [*islice(list_directory(self._overlay, handle, cookie), LISTED_AT_ONCE)]
-            shown = self._files.shown
-            some = [(name, after, shown(node)) for name, after, node in found if node is not None]
+            some = [(name, after, self._files.shown(node)) for name, after, node in found if node]
         return some, found[-1][1] if len(found) == LISTED_AT_ONCE else None
 
     def close_directory(self, handle: DirectoryHandle) -> None:
@@ -292,10 +291,14 @@ class Staging(ByPath):
             return self._files.plan_read(ino, offset, size)
 
     def hold(self, ino: int, data: bytes, now_ns: int | None) -> bool:
-        """Write a small new file at once, instead of `begin_write` and `wrote`; False when it is not
-        new or not small, or when that is not the time for it."""
+        """As `begin_write` and `wrote`, for a small new file; False where that is not for now."""
         with self._lock:
             return self._files.hold(ino, data, now_ns)
+
+    def left_to_empty(self, ino: int) -> Callable[[], None] | None:
+        """What `begin_write` would wait for, if there is anything: for a thread, before it."""
+        with self._lock:
+            return self._files.left_to_empty(ino)
 
     def begin_write(self, ino: int) -> int:
         """The descriptor to write bytes of an open file to, at their offsets; then call `wrote`."""
@@ -337,9 +340,8 @@ class Staging(ByPath):
         return row.generation, row.size
 
     def open_source(self, ino: int, objects: Objects | None = None) -> StagedSource:
-        """The bytes of a file as they are now, to be read in any thread and closed."""
-        with self._lock:
-            return self._files.open_source(ino, objects or self._area.objects)
+        """The bytes of a file as they are now, to be read in any thread and closed. Blocks."""
+        return self._files.open_source(self._lock, ino, objects or self._area.objects)
 
     def sealed(self, ino: int, generation: int, content: Content) -> bool:
         """Packs have the bytes of a file now; False when it has changed since that generation."""
@@ -389,8 +391,7 @@ class Staging(ByPath):
 
     def tidy(self, limit: int = 256) -> bool:
         """Remove some rows that say nothing any more; True while there are more to look at."""
-        with self._lock:
-            return self._tidier.step(limit)
+        return self._tidier.step(self._lock, limit)
 
     def shut(self) -> None:
         """Close descriptors; what was open without a name goes when staging is next opened."""

@@ -38,9 +38,11 @@ from dtafs.store.staging.view import View
 
 FLUSH_ROWS = 25_000
 """So many changed rows are worth a flush before its time (about 0.1 s of work)."""
+FULL_ROWS = 80_000
+"""From here on, who is about to change something and can wait in a thread has a flush done first."""
 LIMIT_ROWS = 100_000
 """So many are as much memory as they may take, about 25 MB: the change that reaches it flushes by
-itself."""
+itself, wherever it is made."""
 TXN_ROWS = 8_192
 """How many rows go to LMDB in one txn. It keeps each page that a txn changes in memory, and never
 gives that back: with one row to a page, 32 MB."""
@@ -157,12 +159,15 @@ class Tables:
         """How many rows wait for a flush."""
         return self._active.count
 
-    def flush(self) -> None:
-        """Write what is in memory to LMDB, durably. Blocks; any thread."""
+    def flush(self, from_rows: int = 0) -> None:
+        """Write what is in memory to LMDB, durably, if it is at least `from_rows` rows. Blocks; any
+        thread."""
         with self._flushing:
             if self._frozen_until is not None:
                 self._finish_flush()
             with self._turn:
+                if self._active.count < from_rows:
+                    return
                 if not self._active.count and not self._after:
                     return
                 self._frozen_until = self._journal.switch()

@@ -7,6 +7,7 @@ the base again, under another number. Removing rows changes nothing that anybody
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 
 from dtafs.core.values import Kind
@@ -57,8 +58,19 @@ class Tidier:
                 op.put("orphan", overlay.prefix, rest, None)
         op.commit()
 
-    def step(self, limit: int) -> bool:
-        """Look at some more than `limit` rows; True while there is more to do in this epoch."""
+    def step(self, lock: threading.RLock, limit: int) -> bool:
+        """Look at some more than `limit` rows; True while there is more to do in this epoch.
+
+        It never waits for the staging's lock: while somebody else works on the rows, it does nothing.
+        """
+        if not lock.acquire(blocking=False):
+            return True
+        try:
+            return self._step(limit)
+        finally:
+            lock.release()
+
+    def _step(self, limit: int) -> bool:
         overlay = self._overlay
         if self._epoch != overlay.epoch:
             self._epoch, self._work = overlay.epoch, self._tidy()
