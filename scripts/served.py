@@ -48,9 +48,11 @@ def mounted(served: Served, mountpoint: Path) -> Iterator[Path]:
 def empty_file(mountpoint: Path, size: int) -> Iterator[Path]:
     """The file of `scripts.empty_fs`, mounted on an empty directory for the length of the block."""
     command = [sys.executable, "-m", "scripts.empty_fs", str(mountpoint), str(size)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    root = Path(__file__).resolve().parents[1]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        process.stdout.readline()
+        if not process.stdout.readline():
+            raise subprocess.CalledProcessError(process.wait(), command)
         try:
             yield mountpoint / "zeros"
         finally:
