@@ -136,11 +136,13 @@ class Database:
         *,
         write: bool = True,
         map_bytes: int = MAP_START_BYTES,
+        mode: int = 0o755,
         trial: bool = False,
     ) -> None:
         """Open or, with `write`, create the environment in the directory `path`; to a reader, a
         table that is newer than the last writer is empty.
 
+        `mode` is that of a directory to be made, and of the files, which nobody executes.
         `trial` is for a process that can afford to be ended by LMDB.
 
         Raises IntegrityError for a damaged file, NotFoundError when there is none to read.
@@ -167,8 +169,11 @@ class Database:
                 max_readers=256,
                 readonly=not write,
                 create=write,
+                mode=mode,
                 subdir=True,
             )
+            if write and file.stat().st_mode & 0o777 & ~mode:
+                file.chmod(mode & 0o666)  # made before its rows had to be private
             self._env.set_mapsize(0) if self._env.info()["map_size"] > map_bytes else None
             if write:
                 self._env.reader_check()

@@ -21,11 +21,10 @@ from dtafs.errors import DtafsError
 from dtafs.store.database import Txn
 from dtafs.store.durable import open_for_reading
 from dtafs.store.staging import extents
-from dtafs.store.staging.plans import Piece, ReadPlan, execute_read
+from dtafs.store.staging.plans import ReadPlan, execute_read, pieces_of
 from dtafs.store.staging.rows import (
     NOWHERE,
     PATCHES,
-    WHOLE,
     InodeRow,
     decode_dataset,
     decode_inode,
@@ -165,26 +164,9 @@ class StagedOriginals:
         if row.local != NOWHERE:
             fd = open_for_reading(self._lake.area.data.path(row.ino))
         try:
-            plan = ReadPlan(size, fd, row.content, _pieces(original, offset, size), original.held)
+            pieces = pieces_of(row, list(original.local), offset, size)
+            plan = ReadPlan(size, fd, row.content, pieces, original.held)
             return execute_read(plan, self._lake.objects)
         finally:
             if fd >= 0:
                 os.close(fd)
-
-
-def _pieces(original: Original, offset: int, size: int) -> list[Piece]:
-    """Where a range of a file is; `dtafs.store.staging.data` says what the rows mean."""
-    row = original.row
-    if row.local == WHOLE:
-        return [Piece(offset, size, True, False)]
-    found: list[Piece] = []
-    for start, end, here in extents.split(list(original.local), offset, offset + size):
-        shown = max(start, min(end, row.limit))
-        if here:
-            found.append(Piece(start, end - start, True, False))
-            continue
-        if shown > start:
-            found.append(Piece(start, shown - start, False, False))
-        if end > shown:
-            found.append(Piece(shown, end - shown, False, True))
-    return found

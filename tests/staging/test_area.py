@@ -322,3 +322,13 @@ def test_status_names_what_differs(bench: Bench) -> None:
         (b"r",): (True, False),
     }
     bench.area.close()
+
+
+def test_staged_bytes_are_for_the_owner_alone(bench: Bench) -> None:
+    """Whatever the mode of the file that holds them: small files are rows, large ones files."""
+    staging = bench.directory / "staging"
+    private = [staging / name for name in ("data.mdb", "journal.0", "journal.1", "data")]
+    assert [path.stat().st_mode & 0o077 for path in private] == [0, 0, 0, 0]
+    (staging / "data.mdb").chmod(0o644)
+    bench.reopen()
+    assert (staging / "data.mdb").stat().st_mode & 0o777 == 0o600

@@ -99,7 +99,7 @@ class StagingArea:
         self.objects = objects
         self.fetch: Fetch = fetch if fetch is not None else objects.node
         self.data = DataFiles(disk, directory / "data")
-        self.database = Database(directory, (*TABLES, *extra_tables))
+        self.database = Database(directory, (*TABLES, *extra_tables), mode=0o700)
         disk.sync_directory(directory)
         self.tables = Tables(disk, directory, self.database)
         self.tables.before_flush = self.data.before_flush

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from dtafs.core.rechunking import Stretch, Where
 from dtafs.core.values import Content
 from dtafs.store.resealing import Layers
-from dtafs.store.staging.rows import BLOCK_BYTES, EMPTY
+from dtafs.store.staging import extents
+from dtafs.store.staging.extents import Extent
+from dtafs.store.staging.rows import BLOCK_BYTES, EMPTY, WHOLE, InodeRow
 
 if TYPE_CHECKING:
     from dtafs.store.objects import Objects
@@ -24,6 +26,23 @@ class Piece(NamedTuple):
     size: int
     local: bool
     zero: bool
+
+
+def pieces_of(row: InodeRow, local: list[Extent], offset: int, size: int) -> list[Piece]:
+    """Where a range inside a file is, by its row and its local extents, if it has patches."""
+    if row.local == WHOLE:
+        return [Piece(offset, size, True, False)]
+    found: list[Piece] = []
+    for start, end, here in extents.split(local, offset, offset + size):
+        shown = max(start, min(end, row.limit))
+        if here:
+            found.append(Piece(start, end - start, True, False))
+            continue
+        if shown > start:
+            found.append(Piece(start, shown - start, False, False))
+        if end > shown:
+            found.append(Piece(shown, end - shown, False, True))
+    return found
 
 
 class ReadPlan(NamedTuple):

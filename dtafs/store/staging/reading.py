@@ -14,10 +14,9 @@ from msgspec.structs import replace
 
 from dtafs.core.values import Content, Kind
 from dtafs.errors import IntegrityError
-from dtafs.store.staging import extents
 from dtafs.store.staging.extents import Extent
 from dtafs.store.staging.overlay import Node, Overlay, Virtual, failure, kind_of
-from dtafs.store.staging.plans import Piece, ReadPlan, StagedSource
+from dtafs.store.staging.plans import Piece, ReadPlan, StagedSource, pieces_of
 from dtafs.store.staging.rows import (
     NOWHERE,
     PATCHES,
@@ -190,20 +189,8 @@ class FileReading:
 
     def pieces(self, row: InodeRow, offset: int, size: int) -> list[Piece]:
         """Where a range inside a file is."""
-        if row.local == WHOLE:
-            return [Piece(offset, size, True, False)]
-        found: list[Piece] = []
         local = self.extents(row.ino) if row.local == PATCHES else []
-        for start, end, here in extents.split(local, offset, offset + size):
-            shown = max(start, min(end, row.limit))
-            if here:
-                found.append(Piece(start, end - start, True, False))
-                continue
-            if shown > start:
-                found.append(Piece(start, shown - start, False, False))
-            if end > shown:
-                found.append(Piece(shown, end - shown, False, True))
-        return found
+        return pieces_of(row, local, offset, size)
 
     def is_superseded(self, row: InodeRow) -> bool:
         """True when the sealed content of a file counts and not what is local."""
