@@ -143,7 +143,7 @@ class Operations(pyfuse3.Operations):
                 await trio.lowlevel.checkpoint()
             try:
                 self._namespace.release(ino, count)
-            except Exception:
+            except Exception:  # nobody is told of it: the other numbers still have to go
                 log.exception("forget failed unexpectedly")
 
     @guarded

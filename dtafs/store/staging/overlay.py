@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Protocol
 from dtafs.core import tree
 from dtafs.core.nodes import Fetch
 from dtafs.core.values import Entry, Kind
-from dtafs.errors import IntegrityError
 from dtafs.store.staging.counts import Counts
 from dtafs.store.staging.datafiles import DataFiles
 from dtafs.store.staging.rows import (
@@ -360,7 +359,4 @@ def names_in(fetch: Fetch, root: bytes) -> int:
 
 def epoch_of(value: bytes) -> int:
     """The epoch that a row of `dirty` says."""
-    try:
-        return int(decode_number(value))
-    except Exception as error:
-        raise IntegrityError(f"a row of staging is malformed: {error}") from None
+    return decode_number(value)

@@ -26,6 +26,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import msgspec
 from msgspec import msgpack
 
 from dtafs.errors import IntegrityError, StorageError, StorageFullError
@@ -220,5 +221,5 @@ def _put_all(rows: list[tuple[str, bytes, bytes | None]], txn: Txn) -> None:
 def _puts(payload: bytes) -> list[Put]:
     try:
         return _decode_puts(payload)
-    except Exception as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise IntegrityError(f"a record of the staging journal is malformed: {error}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from itertools import islice
+from types import TracebackType
 
 from dtafs.store.database import Database
 from dtafs.store.staging.batch import Batch
@@ -31,8 +32,13 @@ class View:
         self._txn = self._reading.__enter__()
         return self
 
-    def __exit__(self, *how: object) -> None:
-        self._reading.__exit__(*how)  # type: ignore[arg-type]
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._reading.__exit__(kind, error, trace)
 
     def get(self, table: str, owner: bytes, rest: bytes) -> bytes | None:
         """The value of a row, or None."""
