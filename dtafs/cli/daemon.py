@@ -54,8 +54,12 @@ def mount(
     def serve(ready: Callable[[], None]) -> None:
         from dtafs.services.daemon import MountOptions
         from dtafs.services.daemon import serve as run
+        from dtafs.services.supervisor import Supervisor
 
-        run(lake, MountOptions(mountpoint, allow_other, read_only), ready)
+        options = MountOptions(mountpoint, allow_other, read_only)
+        # A daemon in the background is not what a unit has started.
+        environment = os.environ if foreground else {}
+        run(lake, options, ready, Supervisor.of(environment, os.getpid()))
 
     if foreground:
         _log_to(sys.stderr)

@@ -37,6 +37,7 @@ from dtafs.services.changes import Changes, Waiting
 from dtafs.services.control import ControlServer, SessionFor
 from dtafs.services.protocol import socket_path
 from dtafs.services.status import StatusSources
+from dtafs.services.supervisor import ALIVE, READY, STOPPING, Supervisor
 from dtafs.store.lake import Lake
 from dtafs.store.session import Session, actor_here
 from dtafs.store.staging.outdated import Outdated
@@ -68,8 +69,14 @@ class MountOptions(Struct, frozen=True):
     read_only: bool = False
 
 
-def serve(path: Path, options: MountOptions, ready: Callable[[], None]) -> None:
-    """Mount a lake and serve it until the mount ends; `ready` is called once the mount answers.
+def serve(
+    path: Path,
+    options: MountOptions,
+    ready: Callable[[], None],
+    supervisor: Supervisor | None = None,
+) -> None:
+    """Mount a lake and serve it until the mount ends; `ready` is called, and `supervisor` told, once
+    the mount answers.
 
     Raises a DtafsError when it cannot be mounted; then nothing was left behind.
     """
@@ -86,7 +93,7 @@ def serve(path: Path, options: MountOptions, ready: Callable[[], None]) -> None:
     wait_s = 0.0 if os.path.exists(mountpoints.daemon_file(path)) else HANDOVER_S
     with _opened(path, not options.read_only, wait_s) as lake:
         try:
-            trio.run(_Daemon(lake, options, ready).run)
+            trio.run(_Daemon(lake, options, ready, supervisor or Supervisor()).run)
         except BaseExceptionGroup as group:
             expected = group.subgroup(DtafsError)
             if expected is None:
@@ -152,8 +159,15 @@ def _first(group: BaseException) -> BaseException:
 class _Daemon:
     """One mount of one lake."""
 
-    def __init__(self, lake: Lake, options: MountOptions, ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        lake: Lake,
+        options: MountOptions,
+        ready: Callable[[], None],
+        supervisor: Supervisor,
+    ) -> None:
         self._lake, self._options, self._ready = lake, options, ready
+        self._supervisor = supervisor
         self._invalidating = True
         self._ended = False
 
@@ -165,6 +179,7 @@ class _Daemon:
                 nursery.start_soon(self._sealer.run)
                 nursery.start_soon(flush_staging, self._lake)
             nursery.start_soon(self._obey_signals, nursery)
+            nursery.start_soon(self._say_alive)
             await trio.to_thread.run_sync(self._announce)
             try:
                 self._mount(operations, nursery)
@@ -176,6 +191,7 @@ class _Daemon:
             finally:
                 self._ended = True
                 self._invalidating = False
+                self._supervisor.tell(STOPPING)
                 with trio.CancelScope(shield=True):
                     await operations.release_all()
                 left = mountpoints.mounted_at(self._options.mountpoint)
@@ -246,6 +262,13 @@ class _Daemon:
         mountpoints.raise_read_ahead(mountpoint, self._lake.config.mount.read_ahead_kib)
         log.info("%s is mounted on %s", self._lake.path, mountpoint)
         self._ready()
+        self._supervisor.tell(READY, f"STATUS={self._lake.path} is mounted on {mountpoint}")
+
+    async def _say_alive(self) -> None:
+        """Beat while the loop runs: what stops it stops everybody who uses the mount."""
+        while self._supervisor.beat_s:
+            self._supervisor.tell(ALIVE)
+            await trio.sleep(self._supervisor.beat_s)
 
     def _announce(self) -> None:
         """Say in run/daemon.json who serves which mount; a reader of the lake leaves no trace."""
