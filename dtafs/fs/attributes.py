@@ -54,6 +54,8 @@ class Attributes(Struct, frozen=True, gc=False):
     rdev: int = 0
     name_timeout_s: float = NO_TIMEOUT_S
     timeout_s: float = NO_TIMEOUT_S
+    life: int = 0
+    """The kernel takes a number with another life for another inode: FUSE's "generation"."""
 
     @property
     def st_mode(self) -> int:
@@ -85,7 +87,9 @@ def sealed_attributes(entry: Entry, ino: int, sealed_ns: int) -> Attributes:
     )
 
 
-def staged_attributes(inode: Inode, name_timeout_s: float = STAGED_TIMEOUT_S) -> Attributes:
+def staged_attributes(
+    inode: Inode, life: int = 0, name_timeout_s: float = STAGED_TIMEOUT_S
+) -> Attributes:
     """The attributes of a staged inode."""
     return Attributes(
         ino=inode.ino,
@@ -102,6 +106,7 @@ def staged_attributes(inode: Inode, name_timeout_s: float = STAGED_TIMEOUT_S) ->
         rdev=inode.rdev,
         name_timeout_s=name_timeout_s,
         timeout_s=STAGED_TIMEOUT_S,
+        life=life,
     )
 
 

@@ -79,6 +79,7 @@ def _caller(ctx: pyfuse3.RequestContext) -> Caller:
 def _entry(found: Attributes) -> pyfuse3.EntryAttributes:
     entry = pyfuse3.EntryAttributes()
     entry.st_ino = found.ino
+    entry.generation = found.life
     entry.st_mode = found.st_mode
     entry.st_nlink = found.nlink
     entry.st_uid = found.uid

@@ -93,7 +93,7 @@ class StagedArea(Area):
         home = await self._home(dataset)
         inode = await home.look(home.staging.inode, home.staging.root_ino)
         self._show(home, inode.ino)
-        return staged_attributes(inode, NO_TIMEOUT_S)
+        return staged_attributes(inode, name_timeout_s=NO_TIMEOUT_S)
 
     async def lookup(self, parent: int, name: bytes) -> Attributes | None:
         home = self._of(parent)
@@ -304,7 +304,7 @@ class StagedArea(Area):
 
     def _seen(self, home: Home, inode: Inode) -> Attributes:
         self._show(home, inode.ino)
-        return staged_attributes(inode)
+        return staged_attributes(inode, home.staging.life(inode.ino))
 
     def _show(self, home: Home, ino: int) -> None:
         if ino not in self._known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from dtafs.errors import DtafsError
+from dtafs.errors import DtafsError, IntegrityError
 from dtafs.store.durable import Disk
+from dtafs.store.lake import Lake
 from dtafs.store.pending import Pending
 from dtafs.store.staging import unsynced
 from dtafs.store.staging.data import FileData
 from dtafs.store.staging.datafiles import DataFiles
-from dtafs.store.staging.journal import Journal
+from dtafs.store.staging.journal import FILES, Journal
 from tests.crash.scenarios import SCENARIOS, Scenario, clear, record_trace, verify
 from tests.crash.simulated_disk import images
 
@@ -95,3 +97,31 @@ def test_a_lost_patch_that_nobody_looks_for_is_found(
     with pytest.raises(AssertionError, match="bytes that nobody wrote"):
         for image in images(recorder.trace):
             verify(scenario, image, clear(memory_path / "image"))
+
+
+@pytest.mark.parametrize("name", ["write and sync", "patch and sync another"])
+def test_damage_after_a_crash_takes_nothing_that_was_synced_in_silence(
+    name: str, memory_path: Path
+) -> None:
+    """A power failure, and a byte of staging's journal that is another one afterwards."""
+    scenario = next(one for one in SCENARIOS if one.name == name)
+    recorder = record_trace(scenario, memory_path / "lake", memory_path / "scratch")
+    dice, refused = random.Random(0), 0
+    for image in images(recorder.trace):
+        journals = [file for file in FILES if image.files.get(f"staging/{file}", (b"", 0))[0]]
+        if not image.reached or not journals:
+            continue
+        file = f"staging/{dice.choice(journals)}"
+        data, mode = image.files[file]
+        at = dice.choice((len(data) - 1, dice.randrange(len(data))))
+        image.files[file] = (data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], mode)
+        image.write(clear(memory_path / "image"))
+        try:
+            with Lake.open(memory_path / "image") as lake:
+                lake.area.flush()
+        except IntegrityError as error:
+            assert "which a sync had passed" in str(error)
+            refused += 1
+        else:
+            verify(scenario, image, clear(memory_path / "image"))
+    assert refused > 10

@@ -189,7 +189,8 @@ def test_killed_at_random_moments(kills: Kills, request: pytest.FixtureRequest) 
 
 
 def test_killed_at_named_points(kills: Kills) -> None:
-    missed = [str(point) for point in POINTS if not kills.cycle(point)]
+    # What the writer does is random, so that it may not come to a point in one cycle.
+    missed = [str(point) for point in POINTS if not any(kills.cycle(point) for _ in range(3))]
     kills.end()
     assert not missed, "no daemon came to these points"
 

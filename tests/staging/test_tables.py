@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dtafs.errors import StorageError
+from dtafs.errors import IntegrityError, StorageError
 from dtafs.store.database import Database
 from dtafs.store.durable import Disk
 from dtafs.store.staging import tables as module
@@ -107,3 +107,46 @@ def test_a_flush_that_ends_between_two_txns_is_made_again(
     with store.database.read() as txn:
         assert {key[5:]: value for key, value in txn.scan("dentry")} == model
     store.close()
+
+
+def test_what_the_journal_could_not_sync_goes_to_lmdb(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dice, model = random.Random(1), dict[bytes, bytes]()
+    tables, txns = store.tables, list[int]()
+    for _ in range(4):
+        tables.apply(some(dice, model))
+
+    def fail(_disk: Disk, _fd: int) -> None:
+        raise StorageError("the disk has failed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Disk, "sync", fail)
+        with pytest.raises(StorageError, match="has failed"):
+            tables.sync()
+    write = Database.write
+    monkeypatch.setattr(Database, "write", lambda d, f: (txns.append(1), write(d, f))[1])
+    tables.sync()
+    assert len(txns) == 1, "a crash between two txns would find a part of the journal"
+    tables.apply(some(dice, model))
+    tables.sync()
+    assert len(txns) == 1
+    with store.database.read() as txn:
+        assert txn.count("dentry")
+    store.kill()
+    assert dict(store.tables.scan("dentry", b"owner")) == model
+    store.close()
+
+
+def test_a_state_of_lmdb_that_is_older_than_what_was_promised_is_refused(store: Store) -> None:
+    """One flipped bit in the newer of its two meta pages, and LMDB takes the other for the newest."""
+    dice, model = random.Random(2), dict[bytes, bytes]()
+    store.tables.apply(some(dice, model))
+    store.tables.flush()
+    file = store.directory / "data.mdb"
+    older = file.read_bytes()
+    store.tables.apply(some(dice, model))
+    store.close()
+    file.write_bytes(older)
+    with pytest.raises(IntegrityError, match="which a sync had passed"):
+        store.open()

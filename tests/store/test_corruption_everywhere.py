@@ -36,8 +36,8 @@ HARMLESS = ("upkeep/",)
 """What losing is harmless: the README says that it begins anew."""
 MAY_BE_FREE = ("index/data.mdb", "staging/data.mdb", "staging/pending/data.mdb")
 """Most of a small LMDB file is no longer, or not yet, used: a flip there alters nothing."""
-JOURNAL = "staging/journal"
-"""Its damaged end is what a crash leaves of an append: what came after the last flush is left out."""
+MARK = "staging/journal.synced"
+"""It only says what the journal must have."""
 UNSEALED = "staging/data/"
 """Bytes that are being written have no checksum yet, as in any file system."""
 
@@ -61,7 +61,7 @@ def judged(intact: Path, name: str, data: bytes | None, what: str) -> Outcome:
             (path / name).write_bytes(data)
             (path / name).chmod((intact / name).stat().st_mode)
         outcome = outcome_of(path)
-    if name.startswith((UNSEALED, JOURNAL)) and outcome.commit == "WRONG":
+    if name.startswith(UNSEALED) and outcome.commit == "WRONG":
         outcome.commit = "right"
     assert not outcome.wrong, f"{name}, {what}: {outcome.wrong}"
     COUNTED["noticed" if outcome.is_noticed else "without effect"] += 1
@@ -85,7 +85,7 @@ def expect_noticed(intact: Path, name: str, outcome: Outcome, what: str) -> None
         *HARMLESS,
         *MAY_BE_FREE,
         UNSEALED,
-        JOURNAL,
+        MARK,
         "config.toml",
         "keys",
     )
@@ -132,7 +132,13 @@ def test_the_lake_is_sound_and_has_every_kind_of_file(intact: Path) -> None:
     names = files_of(intact)
     for kind in (
         *("lake.json", "config.toml", "keys/signing.pem", "log/", "packs/", "index/data.mdb"),
-        *("staging/data.mdb", "staging/journal", "staging/data/", "staging/pending/data.mdb"),
+        *(
+            "staging/data.mdb",
+            "staging/journal.",
+            MARK,
+            "staging/data/",
+            "staging/pending/data.mdb",
+        ),
         *("upkeep/condemned", "upkeep/verified"),
     ):
         assert any(name.startswith(kind) for name in names), kind

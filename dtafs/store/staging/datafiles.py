@@ -35,6 +35,7 @@ class DataFiles:
         disk.make_directory(directory, 0o700)
         self._fds: dict[int, int] = {}
         self._unsynced_names = False
+        self._syncing_names = threading.Lock()
         self._lock = threading.Lock()
         self._doomed: set[int] = set()
         self._held_bytes = 0
@@ -81,8 +82,9 @@ class DataFiles:
             return self._open_file(ino)
 
     def _open_file(self, ino: int) -> int:
-        self._unsynced_names = True
-        return self._disk.open_file(self.path(ino), os.O_RDWR | os.O_CREAT, 0o600)
+        fd = self._disk.open_file(self.path(ino), os.O_RDWR | os.O_CREAT, 0o600)
+        self._unsynced_names = True  # not before there is a name, for a sync may be under way
+        return fd
 
     def close(self, ino: int) -> None:
         """Close the shared descriptor if it is open, unless that may block: then `has_left` is true."""
@@ -155,10 +157,15 @@ class DataFiles:
         self.sync_names()
 
     def sync_names(self) -> None:
-        """Return when the names of all files made so far are on the disk."""
-        if self._unsynced_names:
-            self._unsynced_names = False
-            self._disk.sync_directory(self.directory)
+        """Return when the names of all files made so far are on the disk. Blocks; any thread."""
+        with self._syncing_names:  # who finds nothing to do must not be earlier than who does it
+            if self._unsynced_names:
+                self._unsynced_names = False
+                try:
+                    self._disk.sync_directory(self.directory)
+                except BaseException:
+                    self._unsynced_names = True
+                    raise
 
     def doom(self, ino: int) -> None:
         """The file is to go with the next `remove`, unless it is opened before, or open still."""

@@ -37,7 +37,8 @@ def note_all(overlay: Overlay, lock: threading.RLock) -> None:
     """Note that all numbers but the root's mean nothing any more, before it is so.
 
     The names in the root are enough: what lies below a number that the kernel has forgotten is
-    never found again.
+    never found again. A linked file gets its number again, but as another life of it: see
+    `Overlay.life`.
     """
     root = overlay.root_ino
     with lock:
@@ -48,4 +49,5 @@ def note_all(overlay: Overlay, lock: threading.RLock) -> None:
             for ino in known[at : at + KNOWN_AT_ONCE]:
                 virtual = overlay.virtuals.get(ino)
                 names = overlay.names(ino) if virtual is None else virtual.names
-                overlay.outdated_names.update(named for named in names if named[0] == root)
+                others = overlay.base_names.get(ino, ())
+                overlay.outdated_names.update(n for n in (*names, *others) if n[0] == root)

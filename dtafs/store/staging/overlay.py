@@ -90,6 +90,8 @@ class Overlay:
         self.outdated_names: set[tuple[int, bytes]] = set()
         self.outdated_inodes: set[int] = set()
         """What `outdated.take` hands out."""
+        self.base_names: dict[int, set[tuple[int, bytes]]] = {}
+        """Of linked files with a row: names of the base without one that were looked up."""
         self.virtuals: dict[int, Virtual] = {}
         self._virtual_names: dict[tuple[int, bytes], int] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()
@@ -120,6 +122,11 @@ class Overlay:
     @property
     def root_ino(self) -> int:
         return self.row.root_ino
+
+    def life(self, ino: int) -> int:
+        """Differs when the number of a linked file of the base comes again, after a `discard`: for who
+        still holds it, it must not be the file that it was. The root stays what it is."""
+        return 0 if ino == self.root_ino else self.row.tree
 
     # Reading.
 
@@ -230,6 +237,7 @@ class Overlay:
         if entry.link:
             row = self.find_row(entry.link)
             if row is not None:
+                self.base_names.setdefault(entry.link, set()).add((directory, entry.name))
                 return row
         ino = entry.link or self.shared.next_number()
         virtual = self.virtuals.get(ino)
@@ -256,6 +264,7 @@ class Overlay:
         self.known.set(ino, left)
         if left:
             return False
+        self.base_names.pop(ino, None)
         if ino in self.virtuals:
             self._idle[ino] = None
             self._shed()
@@ -309,6 +318,7 @@ class Overlay:
             self._idle.clear()
             self._children.clear()
             self._rows.clear()
+            self.base_names.clear()
         self._dirty_directories.clear()
         self.row = row
         self.prefix = row.tree_prefix

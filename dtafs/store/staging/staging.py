@@ -56,7 +56,7 @@ class Staging(ByPath):
         self._area, self._overlay = area, overlay
         self._lock = threading.RLock()
         self._files = FileData(overlay)
-        self.remembered = self._files.remembered
+        self.remembered, self.life = self._files.remembered, overlay.life
         self._opens = Opens(overlay, self._files)
         self._listings: set[DirectoryHandle] = set()
         self._tidier = Tidier(overlay, self._files, self._listings)

@@ -7,7 +7,8 @@ comes. A read asks the active batch, the frozen one and LMDB, in this order, in 
 move: so no reader, in whatever thread, misses a row.
 
 A batch that is too large for one txn goes in several; the journal is synced before the first, so
-that a crash between two finds all of it there and writes it once more, from the beginning.
+that a crash between two finds all of it there and writes it once more, from the beginning. Where
+the journal cannot be synced, all goes in one txn.
 
 Threads: everything here may be called from any thread. That changes make sense together is up to
 the caller (`dtafs.store.staging.staging` has one lock per dataset).
@@ -180,7 +181,9 @@ class Tables:
         """Write the frozen batch; when that fails it stays, and the next flush begins with it."""
         assert self._frozen_until is not None
         self.before_flush()
-        self._write(self._frozen, self._frozen_until, self._journal.sync)
+        rows = self._frozen.count if self._journal.is_doubtful else TXN_ROWS
+        self._write(self._frozen, self._frozen_until, self._journal.sync, rows)
+        self._journal.mark_safe(self._frozen_until)
         self._journal.drop()  # the disk may take its time, and changes go to the other file
         with self._turn:
             self._frozen, self._frozen_until = Batch(TABLES), None
@@ -188,9 +191,11 @@ class Tables:
         for call in after:
             call()
 
-    def _write(self, batch: Batch, flushed: int, sync_journal: Callable[[], None]) -> None:
-        """Write a batch to LMDB; the last txn says that all of it is there."""
-        parts = batch.parts(TXN_ROWS)
+    def _write(
+        self, batch: Batch, flushed: int, sync_journal: Callable[[], None], rows: int = TXN_ROWS
+    ) -> None:
+        """Write a batch to LMDB, so many rows at a time; the last txn says that all of it is there."""
+        parts = batch.parts(rows)
         part = next(parts)
         for following in parts:
             sync_journal()
@@ -199,7 +204,12 @@ class Tables:
         self._database.write(partial(_put_all, [*part, ("area", b"flushed", encode(flushed))]))
 
     def sync(self) -> None:
-        """Return when all changes so far survive a crash of the machine. Blocks; any thread."""
+        """Return when all changes so far survive a crash of the machine. Blocks; any thread.
+
+        StorageError when the journal could not be synced; the next call has LMDB take its rows.
+        """
+        if self._journal.is_doubtful:
+            self.flush()
         self._journal.sync()
 
     def close(self) -> None:
