@@ -19,7 +19,8 @@ from pathlib import Path
 from dtafs.core.tree import find
 from dtafs.store.config import Mount
 from dtafs.store.lake import Lake
-from dtafs.store.packs import PackFiles, Place
+from dtafs.store.packfiles import PackFiles
+from dtafs.store.packs import Place
 from scripts.contenders import DATASET
 from scripts.figures import (
     MIB,

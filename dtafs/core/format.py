@@ -12,6 +12,7 @@ Objects and keys
     packs/<first 2 hex>/<64 hex>        a pack; the key is the SHA-256 of all its bytes
     log/<dataset>/<10 digits>           entry number 1, 2, … of a dataset's log
     parity/<first 2 hex>/<64 hex>       parity of the pack of that name, if the lake has any
+    placed/<first 2 hex>/<64 hex>       stub of a content pack that has copies in other tiers
 
 Objects are created once, whole, and never change. There is no mutable head: a dataset's head is
 its highest entry, and creating the next number *if absent* is the compare-and-swap.
@@ -71,6 +72,12 @@ of the parity shards is made of the bytes at the same place in the data shards, 
 GF(2^8) with the polynomial 0x11d: the data are the values, at the points 0, 1, 2, 4, 8, … (zero and
 the powers of 2 in the field), of the one polynomial of a degree below k, the parity its values at the
 m next points. Any k of the k+m shards give the others. `dtafs.core.parity` says what P mends.
+
+Stub
+----
+A content pack may lie in other tiers, under the same key, and in the home store or not. Its stub says
+where, and has its header, footer and trailer (`dtafs.core.placed` has the bytes). Stubs are the only
+objects that are replaced, each in one step; they are derived from what lies in the tiers.
 
 Node
 ----
@@ -325,6 +332,17 @@ def decode_footer(footer: bytes, count: int, digest: bytes, frames_bytes: int) -
     if len(frames) != count or sum(frame.stored for frame in frames) != frames_bytes:
         raise IntegrityError("the footer of the pack does not describe what lies before it")
     return frames
+
+
+def decode_ends(ends: bytes, pack_bytes: int) -> tuple[PackKind, list[Frame]]:
+    """Kind and frames of a pack from its header, footer and trailer, which are all of `ends`."""
+    if len(ends) < PACK_HEADER.size + PACK_TRAILER.size:
+        raise IntegrityError("the pack is too short")
+    kind = decode_pack_header(ends[: PACK_HEADER.size])
+    size, count, digest = decode_trailer(ends, pack_bytes)
+    footer = ends[PACK_HEADER.size : -PACK_TRAILER.size]
+    frames_bytes = pack_bytes - PACK_HEADER.size - PACK_TRAILER.size - size
+    return kind, decode_footer(footer, count, digest, frames_bytes)
 
 
 def pack_key(pack: bytes) -> str:

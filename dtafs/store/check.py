@@ -5,7 +5,8 @@ the log, one over the packs and one walk over all versions have found (`Facts`).
 stops the check: what cannot be read is itself a finding, and the rest is checked all the same.
 
 Without `read_data` every log entry, pack footer, index row and metadata node is read; with it,
-every frame and chunk, every pack's own hash, and every file's hash as well.
+every frame and chunk, every pack's own hash, and every file's hash as well; tiers are asked, and
+their copies read, as far as they can be without a recall.
 
 Nothing is changed. A lake that is open for reading only may be written to by another process
 meanwhile; its log is read last, so that what was just sealed is no finding.
@@ -17,7 +18,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from dtafs.store import checks_log, checks_packs, checks_parity, checks_staging, checks_tree
+from dtafs.store import (
+    checks_log,
+    checks_packs,
+    checks_parity,
+    checks_staging,
+    checks_tiers,
+    checks_tree,
+)
 from dtafs.store.checks_packs import PackPass
 from dtafs.store.checks_staging import StagingFacts
 from dtafs.store.checks_tree import Reach
@@ -72,8 +80,10 @@ def reference_goes_before_bytes(facts: Facts) -> None:
 
 
 def live_chunks_are_readable(facts: Facts) -> None:
-    """I6: a live chunk is readable from some tier."""
+    """I6: a live chunk is readable from some tier, after a recall where it is in an archive."""
     checks_tree.check_readable(facts.survey, facts.reach)
+    checks_tiers.check_stubs(facts.survey)
+    checks_tiers.check_copies(facts.survey)
 
 
 def versions_are_whole(facts: Facts) -> None:
@@ -160,8 +170,10 @@ def _gather(survey: Survey) -> Facts:
         present.extend(found)
         strays.extend(others)
 
+    survey.attempt(6, "reading the stubs", partial(checks_tiers.read_stubs, survey))
     if survey.read_data:
         survey.attempt(4, "reading the data", partial(checks_packs.read_data, survey))
+        survey.attempt(6, "reading the tiers", partial(checks_tiers.check_tiers, survey))
     survey.attempt(5, "listing the packs", list_packs)
     survey.attempt(
         8, "reading the table of uncommitted packs", partial(checks_packs.read_pending, survey)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from dtafs.core.format import pack_key
@@ -94,7 +94,7 @@ def pass_over_packs(survey: Survey, present: list[bytes], strays: list[str]) -> 
     """Read the footer of every pack that is there or should be."""
     result = PackPass([], strays, 0, 0, {}, {})
     confirmed = copies = 0
-    everything = sorted({*present, *survey.named, *survey.pending})
+    everything = sorted({*present, *survey.named, *survey.pending})  # with those that are away
     done_bytes = 0
     for done, pack_id in enumerate(everything):
         survey.progress("check packs", done, len(everything), done_bytes)
@@ -138,7 +138,7 @@ def read_data(survey: Survey) -> None:
         done_bytes += pack.size
     survey.progress("check data", len(present), len(present), done_bytes)
     if scrub is not None:
-        scrub.ledger.keep(present)
+        scrub.ledger.keep([*present, *survey.stubs])
 
 
 def _read_data(survey: Survey, pack: Pack) -> None:
@@ -157,12 +157,23 @@ def _read_data(survey: Survey, pack: Pack) -> None:
         survey.bad_packs[pack.id] = problems[-1]
     else:
         try:
-            for frame_places in _by_frame(pack):
-                problems += _read_frame(survey, fd, frame_places)
+            problems += read_frames(survey, pack, lambda offset, size: read_at(fd, size, offset))
         finally:
             os.close(fd)
     if scrub is not None:
         scrub.ledger.note(pack.id, problems[0] if problems else "")
+
+
+ReadAt = Callable[[int, int], bytes]
+"""Gives bytes of a pack: from an offset, so many."""
+
+
+def read_frames(survey: Survey, pack: Pack, read: ReadAt) -> list[str]:
+    """Read a pack frame by frame, and note what is wrong with frames and chunks; the problems."""
+    problems: list[str] = []
+    for places in _by_frame(pack):
+        problems += _read_frame(survey, read, places)
+    return problems
 
 
 def _by_frame(pack: Pack) -> Iterator[list[tuple[bytes, Place]]]:
@@ -171,13 +182,12 @@ def _by_frame(pack: Pack) -> Iterator[list[tuple[bytes, Place]]]:
         yield [next(places) for _ in frame.chunks]
 
 
-def _read_frame(survey: Survey, fd: int, places: list[tuple[bytes, Place]]) -> list[str]:
-    """Note what is wrong with a frame and its chunks; the problems."""
+def _read_frame(survey: Survey, read: ReadAt, places: list[tuple[bytes, Place]]) -> list[str]:
     if not places:
         return []
     first = places[0][1]
     try:
-        plain = decode_frame(read_at(fd, first.stored, first.offset), first.plain, first.codec)
+        plain = decode_frame(read(first.offset, first.stored), first.plain, first.codec)
     except DAMAGE as error:
         problem = f"pack {first.pack.hex()}, frame at {first.offset}: {error}"
         survey.bad_frames[first.pack, first.offset] = problem

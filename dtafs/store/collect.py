@@ -12,6 +12,9 @@ the new pack and removes the old, whose bytes then wait for the grace period as 
 looked a chunk up before finds it. A copy of a needed chunk is given up only after the place that
 the index names was read and found sound.
 
+What other tiers have of a removed pack goes after that, without any lock
+(`dtafs.store.placement.moves`); a tier that does not answer is told of, and left to the next collection.
+
 What a crash leaves at any point: marks that the next collection judges anew; new packs that nothing
 names, which it removes; packs that the log names no longer, whose bytes it deletes. It refuses to
 begin where the log has gaps, a pack is missing, or a node cannot be read: what is damaged may be
@@ -36,7 +39,7 @@ from dtafs.core.entries import Collection
 from dtafs.core.format import PackKind, pack_key
 from dtafs.core.names import format_time
 from dtafs.core.values import Actor
-from dtafs.errors import IntegrityError
+from dtafs.errors import IntegrityError, RecallError, StorageError
 from dtafs.store.collect_facts import gather_facts, refuse_damage
 from dtafs.store.collect_plan import (
     REWRITTEN,
@@ -48,8 +51,10 @@ from dtafs.store.collect_plan import (
 from dtafs.store.collect_reach import Reached, spot_of
 from dtafs.store.collect_rewrite import rewrite_packs
 from dtafs.store.objects import Objects
-from dtafs.store.packs import Pack, PackFiles, read_footer
-from dtafs.store.parity import remove_parity
+from dtafs.store.packfiles import PackFiles
+from dtafs.store.packs import Pack, read_footer
+from dtafs.store.placement.removal import Removal, doom, finish_removals
+from dtafs.store.placement.stubs import is_away
 from dtafs.store.progress import Progress, Report
 
 if TYPE_CHECKING:
@@ -72,6 +77,8 @@ class Outcome:
         self.written: list[Pack] = []
         self.left: dict[bytes, str] = {}
         """Packs that were due and stay, with the reason."""
+        self.removal = Removal({}, {})
+        """What was deleted from other tiers, also of earlier collections that could not."""
 
 
 def collect(
@@ -100,6 +107,7 @@ def collect(
             outcome = Outcome()
             if not dry_run:
                 _Collection(lake, actor, rule, reached, outcome, report).run(plan, settle_s)
+                outcome.removal = finish_removals(lake)
         finally:
             reached.close()
     return _facts(plan, outcome, rule, dry_run)
@@ -148,7 +156,12 @@ class _Collection:
         """Drop marks of packs that are not there any more."""
         there = {decision.pack for decision in plan}
         marked = self._marks.packs
-        gone = [p for p in marked - there if not (self._lake.path / pack_key(p)).exists()]
+        root = self._lake.path
+        gone = [
+            pack
+            for pack in marked - there
+            if not (root / pack_key(pack)).exists() and not is_away(root, pack)
+        ]
         self._marks.forget(gone)
 
     def _act(self, due: list[Decision], settle_s: float) -> None:
@@ -194,12 +207,17 @@ class _Collection:
         except IntegrityError as error:
             self._outcome.left[pack] = f"it may hold the only sound copy of something: {error}"
             return False
+        except (RecallError, StorageError) as error:
+            self._outcome.left[pack] = (
+                f"another copy of something in it cannot be read now: {error}"
+            )
+            return False
         return True
 
     def _require_copies(self, pack: Pack) -> None:
         """Raise unless each needed chunk that lies elsewhere too can be read from there."""
         lake, own = self._lake, self._reached.spots(pack.id)
-        files = PackFiles(lake.path)
+        files = PackFiles(lake.path, lake.far)
         objects = Objects(files, lake.index.place)
         spots: dict[bytes, set[int]] = {}
         try:
@@ -226,7 +244,7 @@ class _Collection:
                 packs = [read_footer(self._lake.path, decision.pack) for decision in rewrites]
                 spots = [self._reached.spots(pack.id) for pack in packs]
                 added = rewrite_packs(self._lake, kind, zip(packs, spots, strict=True))
-            except IntegrityError as error:  # repair comes first
+            except (IntegrityError, RecallError, StorageError) as error:  # repair, or recall, first
                 self._leave(rewrites, str(error))
                 rewrites = []
         self._remove(dataset, group, rewrites, added)
@@ -270,9 +288,7 @@ class _Collection:
         for decision in decisions:
             for dataset in _owners(lake, decision.pack):
                 lake.pending.drop(dataset, [read_footer(lake.path, decision.pack)])
-            remove_parity(lake.disk, lake.path, decision.pack)
-            lake.disk.unlink(lake.path / pack_key(decision.pack))
-            lake.files.forget(decision.pack)
+            doom(lake, decision.pack)
             gone.append(decision.pack)
         self._marks.forget(gone)
 
@@ -317,6 +333,10 @@ def _facts(plan: Sequence[Decision], outcome: Outcome, rule: Rule, dry_run: bool
         "written": _sum_packs(outcome.written),
     }
     facts |= {name: _sum(d for d in plan if wanted(d)) for name, wanted in counted.items()}
+    facts["tiers"] = {
+        "deleted": {name: len(packs) for name, packs in outcome.removal.gone.items()},
+        "left": {pack.hex(): why for pack, why in outcome.removal.left.items()},
+    }
     facts["packs"] = [_pack_facts(d, outcome.left.get(d.pack), rule) for d in shown]
     return facts
 

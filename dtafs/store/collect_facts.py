@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from dtafs.core.format import PackKind, pack_key
-from dtafs.core.values import HASH_BYTES
 from dtafs.errors import IntegrityError
 from dtafs.store.collect_plan import Origin, PackFacts
 from dtafs.store.collect_reach import Reached, spot_of
 from dtafs.store.index_packs import PackRow
 from dtafs.store.packs import Pack, read_footer
+from dtafs.store.placement.stubs import is_away, pack_of_name, stubbed_packs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,13 +40,14 @@ def gather_facts(lake: Lake, reached: Reached) -> list[PackFacts]:
     rather than mistaken for a stray.
     """
     assert lake.pending is not None
-    sizes = dict(_pack_files(lake.path))
+    # Hot packs after stubs: a pack that is fetched meanwhile is seen at least once.
+    sizes = dict(_away_packs(lake)) | dict(_pack_files(lake.path))
     named = dict(lake.index.packs())
     owners: dict[bytes, str] = {}
     for pack, dataset in lake.pending.all_packs():
         owners.setdefault(pack, dataset)
     for pack in (*named, *owners):
-        if pack not in sizes and not (lake.path / pack_key(pack)).exists():
+        if pack not in sizes and not _is_there(lake, pack):
             if lake.index.pack(pack) is None and not lake.pending.owners(pack):
                 continue  # a discard has released it meanwhile
             raise IntegrityError(
@@ -58,22 +59,29 @@ def gather_facts(lake: Lake, reached: Reached) -> list[PackFacts]:
     ]
 
 
+def _is_there(lake: Lake, pack: bytes) -> bool:
+    return (lake.path / pack_key(pack)).exists() or is_away(lake.path, pack)
+
+
+def _away_packs(lake: Lake) -> Iterator[tuple[bytes, int]]:
+    """The packs that only other tiers have, with their sizes."""
+    for pack in stubbed_packs(lake.path):
+        try:
+            stub = lake.placed.stub(pack)
+        except IntegrityError:
+            continue  # if the pack is needed, it is missing
+        if stub is not None and stub.tiers:
+            yield pack, stub.size
+
+
 def _pack_files(root: Path) -> Iterator[tuple[bytes, int]]:
     for folder in os.scandir(root / "packs"):
         if not folder.is_dir():
             continue
         for file in os.scandir(folder):
-            pack = _pack_id(file.name)
+            pack = pack_of_name(file.name)
             if pack is not None and file.name.startswith(folder.name):
                 yield pack, file.stat().st_size
-
-
-def _pack_id(name: str) -> bytes | None:
-    try:
-        pack = bytes.fromhex(name)
-    except ValueError:
-        return None
-    return pack if len(pack) == HASH_BYTES and pack.hex() == name else None
 
 
 def _facts(

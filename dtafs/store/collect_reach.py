@@ -22,7 +22,8 @@ from dtafs.core.values import Content, Entry, Kind
 from dtafs.errors import IntegrityError
 from dtafs.store.index import VersionRow
 from dtafs.store.objects import Objects
-from dtafs.store.packs import PackFiles, Place, read_footer
+from dtafs.store.packfiles import PackFiles
+from dtafs.store.packs import Place, read_footer
 from dtafs.store.staging.rows import decode_dataset, decode_inode
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Reached:
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
-        self._files = PackFiles(lake.path)
+        self._files = PackFiles(lake.path, lake.far)
         self._objects = Objects(self._files, lake.locate)
         self._spots: dict[bytes, array[int]] = {}
         self._nodes: set[bytes] = set()

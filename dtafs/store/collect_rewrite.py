@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dtafs.core.format import Chunk, Codec, PackKind, pack_key
@@ -19,9 +21,27 @@ from dtafs.store.collect_reach import Spot, spot_of
 from dtafs.store.durable import open_for_reading, read_at
 from dtafs.store.framing import FRAME_LIMITS, PACK_BYTES
 from dtafs.store.packs import FrameEncoder, Pack, PackWriter, Place, decode_frame, hash_pack
+from dtafs.store.placement.stubs import is_away
 
 if TYPE_CHECKING:
     from dtafs.store.lake import Lake
+
+
+ReadAt = Callable[[int, int], bytes]
+"""Gives bytes of a pack: from an offset, so many."""
+
+
+@contextmanager
+def reading_pack(lake: Lake, pack: bytes) -> Iterator[ReadAt]:
+    """Reads a pack, from another tier where it is away."""
+    if is_away(lake.path, pack):
+        yield partial(lake.far.read, pack)
+        return
+    fd = open_for_reading(lake.path / pack_key(pack))
+    try:
+        yield lambda offset, size: read_at(fd, size, offset)
+    finally:
+        os.close(fd)
 
 
 def rewrite_packs(
@@ -29,7 +49,8 @@ def rewrite_packs(
 ) -> list[Pack]:
     """New, durable packs with the chunks of `packs` that lie at the given spots.
 
-    Raises IntegrityError, naming the pack, when one of those chunks is damaged.
+    Raises IntegrityError, naming the pack, when one of those chunks is damaged, RecallError when it
+    must be recalled first, StorageError when its tier does not answer.
     """
     out = Repacker(lake, kind)
     try:
@@ -55,20 +76,17 @@ class Repacker:
     def copy(self, pack: Pack, spots: set[Spot]) -> None:
         """Take over the chunks of a pack at these spots."""
         places = iter(pack.places())
-        fd = open_for_reading(self._lake.path / pack_key(pack.id))
-        try:
+        with reading_pack(self._lake, pack.id) as read:
             for frame in pack.frames:
                 inside = [next(places) for _ in frame.chunks]
                 wanted = [(chunk, place) for chunk, place in inside if spot_of(place) in spots]
                 if wanted:
-                    self._copy_frame(fd, wanted, len(wanted) == len(inside))
-        finally:
-            os.close(fd)
+                    self._copy_frame(read, wanted, len(wanted) == len(inside))
 
-    def _copy_frame(self, fd: int, wanted: list[tuple[bytes, Place]], whole: bool) -> None:
+    def _copy_frame(self, read: ReadAt, wanted: list[tuple[bytes, Place]], whole: bool) -> None:
         place = wanted[0][1]
         try:
-            stored = read_at(fd, place.stored, place.offset)
+            stored = read(place.offset, place.stored)
             plain = decode_frame(stored, place.plain, place.codec)
         except IntegrityError as error:
             where = f"pack {place.pack.hex()}, frame at {place.offset}"

@@ -25,7 +25,7 @@ from itertools import islice
 
 import msgspec
 
-from dtafs.core.format import PackKind, pack_key
+from dtafs.core.format import PackKind
 from dtafs.core.names import check_tag
 from dtafs.core.tree import edit, seal_root
 from dtafs.core.values import Actor, Manifest, Source, Transform
@@ -33,7 +33,7 @@ from dtafs.errors import BusyError, IntegrityError, RefusedError, StorageFullErr
 from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
 from dtafs.store.packs import Pack, read_footer
-from dtafs.store.parity import remove_parity
+from dtafs.store.placement.removal import doom
 from dtafs.store.progress import Meter, Progress, Report
 from dtafs.store.reachable import require_all
 from dtafs.store.sealing import Sealer
@@ -263,5 +263,4 @@ def release_pending(lake: Lake) -> None:
         _forget(lake, dataset, [pack])
         shared = any(other == pack for other, _dataset in lake.pending.all_packs())
         if not named and not shared:
-            remove_parity(lake.disk, lake.path, pack)
-            lake.disk.unlink(lake.path / pack_key(pack))
+            doom(lake, pack)

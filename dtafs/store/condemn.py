@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 
 FOLDER = "upkeep"
 FILE = "condemned"
+STILL_S = 0.5
+"""How long packs that are to leave the hot disk wait for each other."""
+
 MARKS_LIMIT_BYTES = 1 << 30
 
 
@@ -118,6 +121,7 @@ class Condemned:
         self._moments: dict[bytes, int] = {}
         """When each was marked, of those that this process has marked."""
         self._collecting = threading.Lock()
+        self._still = threading.Lock()
         self.users = Users()
         self.lock = threading.RLock()
         """Held while a pack is spared, and by whoever deletes, over the look at its mark too."""
@@ -128,9 +132,21 @@ class Condemned:
         if not self._collecting.acquire(blocking=False):
             raise BusyError("a collection is running already; try again when it is done")
         try:
-            yield
+            with self._still:
+                yield
         finally:
             self._collecting.release()
+
+    @contextlib.contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Keep collections and repairs from beginning, for a moment, which they wait for; BusyError
+        while one runs."""
+        if not self._still.acquire(timeout=STILL_S):
+            raise BusyError("a collection or a repair is running; try again when it is done")
+        try:
+            yield
+        finally:
+            self._still.release()
 
     @property
     def packs(self) -> frozenset[bytes]:

@@ -233,6 +233,10 @@ class Disk:
         """A new temporary file."""
         return TempFile(self, self.root / "tmp" / f"{os.getpid()}-{next(self._names)}")
 
+    def unnamed(self, folder: Path) -> int:
+        """A new file without a name, for reading and writing: gone when it is closed."""
+        return self.open_file(folder, os.O_RDWR | os.O_TMPFILE, 0o600)
+
     def put_new(self, path: Path, data: Buffer) -> None:
         """Create `path` with `data`, durably; ConflictError when it exists."""
         temp = self.temp()

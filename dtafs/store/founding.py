@@ -1,14 +1,19 @@
-"""Where a lake is, or can be made: judging a directory, and reading its superblock."""
+"""Where a lake is, or can be made: judging a directory, making one, reading its superblock."""
 
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
-from dtafs.core.format import Superblock, decode_superblock
+from dtafs.core.chunking import ChunkParameters
+from dtafs.core.format import FORMAT_VERSION, Superblock, decode_superblock, encode_superblock
+from dtafs.core.names import format_time
+from dtafs.core.parity import parity_feature
 from dtafs.errors import ConflictError, NotFoundError, UsageError, from_os_error
-from dtafs.store.crypto import verify_superblock
-from dtafs.store.durable import read_file
+from dtafs.store.crypto import Signer, verify_superblock
+from dtafs.store.durable import Disk, read_file
+from dtafs.store.lock import WriterLock
 
 SUPERBLOCK_LIMIT_BYTES = 64 * 1024
 FOLDERS = ("packs", "log", "keys", "index", "staging", "cache", "tmp", "run")
@@ -64,3 +69,33 @@ def check_place_for_new(path: Path) -> None:
         raise from_os_error(error, "making the lake") from error
     if names and not _begun(path):
         raise ConflictError(f"{path} is not empty; a lake needs a directory of its own")
+
+
+def found_lake(path: Path, disk: Disk, parameters: ChunkParameters, parity: int) -> None:
+    """Make a lake in a directory, with so many percent of parity; one that was begun is taken up."""
+    import secrets  # once in the life of a lake
+
+    check_place_for_new(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise from_os_error(error, "making the lake") from error
+    for folder in FOLDERS:
+        disk.make_directory(path / folder, 0o700 if folder in ("keys", "run") else 0o755)
+    lock = WriterLock(path / "run" / "lock")
+    try:
+        check_place_for_new(path)
+        disk.clear_directory(path / "tmp")
+        signer, pem = Signer.generate()
+        disk.replace(path / "keys" / "signing.pem", pem, 0o600)
+        block = Superblock(
+            format=FORMAT_VERSION,
+            lake=secrets.token_hex(16),
+            created=format_time(time.time_ns()),
+            public_key=signer.public_key.hex(),
+            chunking=parameters,
+            optional=(parity_feature(parity),) if parity else (),
+        )
+        disk.put_new(path / "lake.json", encode_superblock(signer.seal_superblock(block)))
+    finally:
+        lock.release()

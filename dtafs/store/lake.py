@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtafs.core.chunking import ChunkParameters
-from dtafs.core.format import FORMAT_VERSION, Superblock, encode_superblock
+from dtafs.core.format import Superblock
 from dtafs.core.names import (
     LATEST,
     VersionSpec,
@@ -29,7 +29,7 @@ from dtafs.core.names import (
     suggest,
     version_name,
 )
-from dtafs.core.parity import parity_feature, parity_percent
+from dtafs.core.parity import parity_percent
 from dtafs.core.values import Actor
 from dtafs.errors import (
     ConflictError,
@@ -38,25 +38,29 @@ from dtafs.errors import (
     NotFoundError,
     RefusedError,
     StorageFullError,
-    from_os_error,
 )
 from dtafs.store.condemn import Condemned
 from dtafs.store.config import Config, load_config
 from dtafs.store.crypto import Signer
 from dtafs.store.durable import Disk
-from dtafs.store.founding import FOLDERS, check_place_for_new, read_superblock
+from dtafs.store.founding import FOLDERS, found_lake, read_superblock
 from dtafs.store.hashstates import HashStates
 from dtafs.store.index import DatasetRow, Index, VersionRow
 from dtafs.store.lock import WriterLock
 from dtafs.store.log import Appended, Log
 from dtafs.store.objects import Objects
-from dtafs.store.packs import PackFiles, Place
+from dtafs.store.packfiles import PackFiles
+from dtafs.store.packs import Place
 from dtafs.store.pending import Pending
+from dtafs.store.placement.far import Far
+from dtafs.store.placement.stubs import Placed
 from dtafs.store.replay import apply_entry, replay
+from dtafs.store.tiers.opening import open_tiers
 
 if TYPE_CHECKING:
     from dtafs.store.staging.area import StagingArea
     from dtafs.store.staging.staging import Staging
+    from dtafs.store.tiers.base import Tier
 
 
 log = logging.getLogger(__name__)
@@ -84,7 +88,11 @@ class Lake:
         if self.can_write:
             with _staging_damage(path):
                 self.pending = Pending(path / "staging" / "pending")
-        self.files = PackFiles(path)
+        self.tiers = open_tiers(self.config)
+        """The tiers that this host knows, by name."""
+        self.placed = Placed(path, disk)
+        self.far = Far(path, disk, self.placed, self.tier, self.config.cache.far_mib << 20)
+        self.files = PackFiles(path, self.far)
         self.disk.relieve = self.files.close_one
         self.condemned = Condemned(disk, path)
         self.objects = Objects(
@@ -108,34 +116,9 @@ class Lake:
 
         A directory in which making one was interrupted is taken up again. `parity`: in percent.
         """
-        import secrets  # once in the life of a lake
-
         path = path.absolute()
         disk = disk or Disk(path)
-        check_place_for_new(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise from_os_error(error, "making the lake") from error
-        for folder in FOLDERS:
-            disk.make_directory(path / folder, 0o700 if folder in ("keys", "run") else 0o755)
-        lock = WriterLock(path / "run" / "lock")
-        try:
-            check_place_for_new(path)
-            disk.clear_directory(path / "tmp")
-            signer, pem = Signer.generate()
-            disk.replace(path / "keys" / "signing.pem", pem, 0o600)
-            block = Superblock(
-                format=FORMAT_VERSION,
-                lake=secrets.token_hex(16),
-                created=format_time(time.time_ns()),
-                public_key=signer.public_key.hex(),
-                chunking=parameters or ChunkParameters(),
-                optional=(parity_feature(parity),) if parity else (),
-            )
-            disk.put_new(path / "lake.json", encode_superblock(signer.seal_superblock(block)))
-        finally:
-            lock.release()
+        found_lake(path, disk, parameters or ChunkParameters(), parity)
         return Lake.open(path, disk=disk)
 
     @staticmethod
@@ -171,6 +154,7 @@ class Lake:
             self._area.close()
             self._area = None
         self.files.close()
+        self.far.close()
         for index in (self.index, *self._retired):
             index.close()
         if self.pending is not None:
@@ -191,6 +175,10 @@ class Lake:
         if place is None and self.pending is not None:
             place = self.pending.place(chunk)
         return place
+
+    def tier(self, name: str) -> Tier:
+        """A tier by its name; NotFoundError names the nearest that this host knows."""
+        return self.tiers[name]
 
     def _renew_index(self) -> None:
         """Adopt an index that another process has put in the place of the one that is open."""

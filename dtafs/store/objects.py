@@ -5,7 +5,8 @@ same frame one decodes it and the others wait for it. A frame is trusted chunk b
 of a chunk is compared once for as long as its frame stays in the cache.
 
 What is at hand can be had without blocking (`cached_node`, `read_at_hand`): on an event loop, where
-a thread would cost more than the work.
+a thread would cost more than the work. What is *near*, on this machine, can be asked for by itself
+(FarFrame says that it is not): by threads that must not wait for another tier.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from dtafs.errors import IntegrityError
 from dtafs.store.condemn import Users
 from dtafs.store.config import Cache
 from dtafs.store.index import VersionRow
-from dtafs.store.packs import PackFiles, Place
+from dtafs.store.packfiles import FarFrame, PackFiles
+from dtafs.store.packs import Place
 
 NODES_MIN = 16
 """Nodes that stay cached whatever their size: the path of one search must fit."""
@@ -40,6 +42,15 @@ class ColdNode(Exception):
     def __init__(self, wanted: bytes) -> None:
         super().__init__(wanted.hex())
         self.id = wanted
+
+
+class _Decoding:
+    """Somebody decodes a frame, others wait for it."""
+
+    __slots__ = ("done", "near")
+
+    def __init__(self, near: bool) -> None:
+        self.done, self.near = threading.Event(), near
 
 
 class _CachedFrame:
@@ -71,7 +82,7 @@ class Objects:
         self._lock = threading.Lock()
         self._frames: OrderedDict[tuple[bytes, int], _CachedFrame] = OrderedDict()
         self._frames_bytes = 0
-        self._decoding: dict[tuple[bytes, int], threading.Event] = {}
+        self._decoding: dict[tuple[bytes, int], _Decoding] = {}
         self._nodes: OrderedDict[bytes, Node] = OrderedDict()
         self._nodes_bytes = 0
 
@@ -83,13 +94,15 @@ class Objects:
         """Whether the lake holds a chunk or node."""
         return self._locate(chunk) is not None
 
-    def chunk(self, wanted: bytes) -> memoryview:
-        """The plain bytes of a chunk; IntegrityError when they are gone or are not what they must be."""
+    def chunk(self, wanted: bytes, near: bool = False) -> memoryview:
+        """The plain bytes of a chunk; IntegrityError when they are gone or are not what they must be,
+        RecallError when they must be recalled first. With `near`, FarFrame where another tier would
+        have to be waited for."""
         place = self._locate(wanted)
         if place is None:
             raise IntegrityError(f"chunk {wanted.hex()} is in no pack that the index knows")
         try:
-            return self._checked(wanted, place)
+            return self._checked(wanted, place, near)
         except IntegrityError:
             # Another process may have moved the chunk to another pack since it was looked up, or
             # mended the pack: what is kept of a damaged one would hide that.
@@ -98,7 +111,7 @@ class Objects:
             moved = self._locate(wanted)
             if moved is None:
                 raise
-        return self._checked(wanted, moved)
+        return self._checked(wanted, moved, near)
 
     def forget(self, place: Place) -> None:
         """Drop what is kept of a frame and of the pack that it lies in."""
@@ -108,8 +121,8 @@ class Objects:
             if frame is not None:
                 self._frames_bytes -= len(frame.data)
 
-    def _checked(self, wanted: bytes, place: Place) -> memoryview:
-        return self._part_of(self._frame(place), wanted, place)
+    def _checked(self, wanted: bytes, place: Place, near: bool) -> memoryview:
+        return self._part_of(self._frame(place, near), wanted, place)
 
     def _part_of(self, frame: _CachedFrame, wanted: bytes, place: Place) -> memoryview:
         data = memoryview(frame.data)[place.start : place.start + place.size]
@@ -121,7 +134,7 @@ class Objects:
             frame.checked.add(place.start)
         return data
 
-    def _frame(self, place: Place) -> _CachedFrame:
+    def _frame(self, place: Place, near: bool) -> _CachedFrame:
         key = (place.pack, place.offset)
         while True:
             with self._lock:
@@ -131,11 +144,13 @@ class Objects:
                     return frame
                 decoding = self._decoding.get(key)
                 if decoding is None:
-                    decoding = self._decoding[key] = threading.Event()
+                    self._decoding[key] = _Decoding(near=True)
                     break
-            decoding.wait()
+            if near and not decoding.near:
+                raise FarFrame
+            decoding.done.wait()
         try:
-            frame = _CachedFrame(self._files.read_frame(place))
+            frame = _CachedFrame(self._read_frame(place, near))
             with self._lock:
                 self._frames[key] = frame
                 self._frames_bytes += len(frame.data)
@@ -144,9 +159,23 @@ class Objects:
                     self._frames_bytes -= len(old.data)
         finally:
             with self._lock:
-                del self._decoding[key]
-            decoding.set()
+                decoding = self._decoding.pop(key)
+            decoding.done.set()
         return frame
+
+    def _read_frame(self, place: Place, near: bool) -> bytes:
+        """A frame from the disk; who waits only for what is near is sent on before another tier is
+        asked."""
+        try:
+            return self._files.read_frame(place, near=True)
+        except FarFrame:
+            if near:
+                raise
+        key = (place.pack, place.offset)
+        with self._lock:
+            waited_for, self._decoding[key] = self._decoding[key], _Decoding(near=False)
+        waited_for.done.set()
+        return self._files.read_frame(place)
 
     def _frame_at_hand(self, place: Place) -> _CachedFrame | None:
         key = (place.pack, place.offset)
@@ -214,9 +243,9 @@ class Objects:
         """The pieces of chunks that make up a range of a content."""
         return chunks_in(self.node, self.chunk_id, content, offset, size)
 
-    def read(self, content: Content, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset`, fewer only at the end of the file."""
-        parts = [self._part(piece) for piece in self.pieces(content, offset, size)]
+    def read(self, content: Content, offset: int, size: int, near: bool = False) -> bytes:
+        """`size` bytes from `offset`, fewer only at the end of the file; `near` as for `chunk`."""
+        parts = [self._part(piece, near) for piece in self.pieces(content, offset, size)]
         return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
 
     def read_at_hand(self, content: Content, offset: int, size: int) -> memoryview | None:
@@ -245,8 +274,8 @@ class Objects:
         for piece in self.pieces(content):
             yield bytes(self._part(piece))
 
-    def _part(self, piece: Piece) -> memoryview:
-        data = self.chunk(piece.id)
+    def _part(self, piece: Piece, near: bool = False) -> memoryview:
+        data = self.chunk(piece.id, near)
         if len(data) != piece.chunk_size:
             raise IntegrityError(
                 f"chunk {piece.id.hex()} has another size than its file's list says"

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,17 +24,23 @@ from dtafs.core.format import (
     Codec,
     Frame,
     PackKind,
-    decode_footer,
-    decode_pack_header,
+    decode_ends,
     decode_trailer,
     encode_pack_end,
     encode_pack_header,
     pack_key,
 )
 from dtafs.core.parity import parity_key
-from dtafs.errors import DtafsError, IntegrityError, RefusedError, TooManyOpenError
+from dtafs.errors import (
+    DtafsError,
+    IntegrityError,
+    NotFoundError,
+    RefusedError,
+    TooManyOpenError,
+)
 from dtafs.store.durable import Disk, TempFile, open_for_reading, read_at
 from dtafs.store.parity import write_parity
+from dtafs.store.placement.stubs import is_away, read_stub
 
 FAST, THOROUGH, SLOW = 1, 3, 9
 """Levels of zstandard. FAST stores as little of tables as any up to 5; THOROUGH stores 5 % less of JSON
@@ -45,8 +51,6 @@ TRIAL_FRAMES = 16
 
 RAW_SAVING = 0.05
 """A frame that compression does not make smaller by this share is stored raw, to be read faster."""
-
-OPEN_PACKS_MAX = 128
 
 _local = threading.local()
 
@@ -216,106 +220,24 @@ class PackWriter:
         self._temp.discard()
 
 
-class PackFiles:
-    """Open packs, kept for reading. Thread-safe."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._lock = threading.Lock()
-        self._open: OrderedDict[bytes, _OpenPack] = OrderedDict()
-
-    def read_frame(self, place: Place) -> bytes:
-        """The decoded frame that holds a chunk; errors name the pack."""
-        pack = self._borrow(place.pack)
-        try:
-            stored = read_at(pack.fd, place.stored, place.offset)
-            return decode_frame(stored, place.plain, place.codec)
-        except IntegrityError as error:
-            raise IntegrityError(
-                f"pack {place.pack.hex()}, frame at {place.offset}: {error}"
-            ) from None
-        finally:
-            pack.give_back()
-
-    def _borrow(self, pack: bytes) -> _OpenPack:
-        found = self._known(pack)
-        if found is None:
-            opened = self._opened(pack)  # outside the lock: others need not wait for a slow disk
-            with self._lock:
-                found = self._open.setdefault(pack, opened)
-                found.take()
-                if found is not opened:
-                    opened.give_back()
-            if len(self._open) > OPEN_PACKS_MAX:
-                self.close_one()
-        return found
-
-    def _known(self, pack: bytes) -> _OpenPack | None:
-        with self._lock:
-            found = self._open.get(pack)
-            if found is not None:
-                self._open.move_to_end(pack)
-                found.take()
-            return found
-
-    def _opened(self, pack: bytes) -> _OpenPack:
-        while True:
-            try:
-                return _OpenPack(open_for_reading(self._root / pack_key(pack)))
-            except TooManyOpenError:
-                if not self.close_one():
-                    raise
-            except RefusedError:
-                raise  # nothing is wrong with the pack
-            except DtafsError as error:
-                raise IntegrityError(f"pack {pack.hex()} cannot be read: {error}") from None
-
-    def close_one(self) -> bool:
-        """Close the pack that was not used for longest; False when none is open."""
-        with self._lock:
-            if self._open:
-                self._open.popitem(last=False)[1].give_back()
-                return True
-            return False
-
-    def forget(self, pack: bytes) -> None:
-        """Close a pack that is deleted, so that its room becomes free."""
-        with self._lock:
-            found = self._open.pop(pack, None)
-            if found is not None:
-                found.give_back()
-
-    def close(self) -> None:
-        """Close all descriptors that nobody is reading from."""
-        with self._lock:
-            for pack in self._open.values():
-                pack.give_back()
-            self._open.clear()
-
-
-class _OpenPack:
-    """A descriptor with a count of users; the table itself is one."""
-
-    _lock = threading.Lock()
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.users = 1
-
-    def take(self) -> None:
-        with self._lock:
-            self.users += 1
-
-    def give_back(self) -> None:
-        with self._lock:
-            self.users -= 1
-            if self.users == 0:
-                os.close(self.fd)
+class AbsentError(IntegrityError):
+    """A pack is not on the hot disk."""
 
 
 def read_footer(root: Path, pack: bytes) -> Pack:
-    """What a pack holds, from its footer; IntegrityError, naming the pack, when it is damaged."""
-    return read_footer_of(root / pack_key(pack), pack)
+    """What a pack holds, from its footer, or from its stub where it is away; IntegrityError, naming
+    the pack, when it is damaged."""
+    try:
+        return read_footer_of(root / pack_key(pack), pack)
+    except AbsentError:
+        stub = read_stub(root, pack)
+        if stub is None or not stub.tiers:
+            raise
+        try:
+            kind, frames = decode_ends(stub.ends, stub.size)
+        except IntegrityError as error:
+            raise IntegrityError(f"the stub of pack {pack.hex()}: {error}") from None
+        return Pack(pack, kind, stub.size, tuple(frames))
 
 
 def read_footer_of(path: Path, pack: bytes) -> Pack:
@@ -324,23 +246,33 @@ def read_footer_of(path: Path, pack: bytes) -> Pack:
         fd = open_for_reading(path)
     except (RefusedError, TooManyOpenError):
         raise  # nothing is wrong with the pack
+    except NotFoundError as error:
+        raise AbsentError(f"pack {pack.hex()} cannot be read: {error}") from None
     except DtafsError as error:
         raise IntegrityError(f"pack {pack.hex()} cannot be read: {error}") from None
     try:
         size = os.fstat(fd).st_size
-        if size < PACK_HEADER.size + PACK_TRAILER.size:
-            raise IntegrityError("the pack is too short")
-        kind = decode_pack_header(read_at(fd, PACK_HEADER.size, 0))
-        trailer = read_at(fd, PACK_TRAILER.size, size - PACK_TRAILER.size)
-        footer_size, count, digest = decode_trailer(trailer, size)
-        start = size - PACK_TRAILER.size - footer_size
-        footer = read_at(fd, footer_size, start)
-        frames = decode_footer(footer, count, digest, start - PACK_HEADER.size)
+        kind, frames = decode_ends(read_ends(partial(_read_at, fd), size), size)
     except IntegrityError as error:
         raise IntegrityError(f"pack {pack.hex()}: {error}") from None
     finally:
         os.close(fd)
     return Pack(pack, kind, size, tuple(frames))
+
+
+def _read_at(fd: int, offset: int, size: int) -> bytes:
+    return read_at(fd, size, offset)
+
+
+def read_ends(read: Callable[[int, int], bytes], size: int) -> bytes:
+    """Header, footer and trailer of a pack of `size` bytes, of which `read(offset, size)` gives a
+    part; IntegrityError where it does not end as a pack."""
+    if size < PACK_HEADER.size + PACK_TRAILER.size:
+        raise IntegrityError("the pack is too short")
+    trailer = read(size - PACK_TRAILER.size, PACK_TRAILER.size)
+    footer_size, _count, _digest = decode_trailer(trailer, size)
+    footer = read(size - PACK_TRAILER.size - footer_size, footer_size)
+    return read(0, PACK_HEADER.size) + footer + trailer
 
 
 class PackPresence:
@@ -351,14 +283,15 @@ class PackPresence:
         self._known: dict[bytes, bool] = {}
 
     def __call__(self, pack: bytes) -> bool:
-        """Whether a pack is there, damaged or not."""
+        """Whether a pack is there, on the hot disk or in another tier, damaged or not."""
         found = self._known.get(pack)
         if found is None:
-            found = self._known[pack] = (self._root / pack_key(pack)).exists()
+            found = (self._root / pack_key(pack)).exists() or is_away(self._root, pack)
+            self._known[pack] = found
         return found
 
 
 def hash_pack(root: Path, pack: bytes) -> bytes:
-    """The SHA-256 of all bytes of a pack, which should be its id."""
+    """The SHA-256 of all bytes of a pack on the hot disk, which should be its id."""
     with open(root / pack_key(pack), "rb", buffering=0) as file:
         return hashlib.file_digest(file, "sha256").digest()

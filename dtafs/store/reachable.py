@@ -15,12 +15,11 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from dtafs.core.chunklist import parts_of
-from dtafs.core.format import pack_key
 from dtafs.core.nodes import DIRECTORY_NODE, decode_node
 from dtafs.core.values import Content, Entry, Kind
 from dtafs.errors import IntegrityError
 from dtafs.store.lake import Lake
-from dtafs.store.packs import read_footer
+from dtafs.store.packs import PackPresence, read_footer
 
 AT_ONCE = 8_192
 """Chunks that are looked up in one txn, which costs more than a lookup."""
@@ -54,6 +53,7 @@ class _Look:
         self._brought = frozenset(packs)
         self._lists: set[bytes] = set()
         self._packs: set[bytes] = set()
+        self._present = PackPresence(lake.path)
         self._wanted: dict[bytes, str] = {}
         """Chunks and nodes that are still to be looked up, with a name that needs each."""
 
@@ -135,7 +135,7 @@ class _Look:
         """Make sure of a pack: a collection that was going to delete it leaves it."""
         if pack not in self._packs:
             self._lake.condemned.spare([pack])
-            if not (self._lake.path / pack_key(pack)).is_file():
+            if not self._present(pack):
                 return False
             self._packs.add(pack)
         return True

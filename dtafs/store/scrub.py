@@ -149,14 +149,15 @@ class Scrub:
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
                 while part := os.read(fd, READ_BYTES):
                     digest.update(part)
-                    self.size_bytes += len(part)
-                    self._pace(len(part))
+                    self.count(len(part))
         finally:
             os.close(fd)
         self.packs += 1
         return digest.digest()
 
-    def _pace(self, size: int) -> None:
+    def count(self, size: int) -> None:
+        """So many bytes were read; waits, to keep to the rate."""
+        self.size_bytes += size
         if self._rate_bytes is None:
             return
         now_s = time.monotonic()

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 
 from dtafs.core.entries import LogEntry, decode_collection, decode_manifest, manifest_hash
+from dtafs.core.placed import Stub
 from dtafs.core.values import Manifest
 from dtafs.errors import DtafsError
 from dtafs.store.findings import ERROR, PATHS_MAX, Affected, Finding
 from dtafs.store.log import parse_entry
 from dtafs.store.objects import Objects
-from dtafs.store.packs import PackFiles, Place
+from dtafs.store.packfiles import PackFiles
+from dtafs.store.packs import Place
 from dtafs.store.progress import Progress, Report
 from dtafs.store.replay import packs_brought
 
@@ -90,7 +92,7 @@ class Survey:
         """Says which packs to read, and remembers it; None where all are read."""
         self.root: Path = lake.path
         self.findings: list[Finding] = []
-        self.files = PackFiles(lake.path)
+        self.files = PackFiles(lake.path, lake.far)
         self._closing: list[Callable[[], None]] = [self.files.close]
         self.objects = Objects(self.files, self.locate)
         self.entries: dict[str, list[LoggedEntry]] = {}
@@ -102,6 +104,13 @@ class Survey:
         self.pending: dict[bytes, str] = {}
         """Packs of uncommitted work, with the dataset whose staging needs them."""
         self.pending_place: Callable[[bytes], Place | None] = lambda _chunk: None
+        self.stubs: dict[bytes, Stub] = {}
+        """Of content packs that have copies in other tiers."""
+        self.bad_stubs: dict[bytes, str] = {}
+        self.bad_copies: dict[bytes, dict[str, str]] = {}
+        """Packs whose copy in a tier is gone or wrong: tier -> what is wrong."""
+        self.lost_packs: set[bytes] = set()
+        """Those of them that are nowhere else."""
         self.bad_packs: dict[bytes, str] = {}
         """Packs from which nothing can be read, and why."""
         self.bad_frames: dict[tuple[bytes, int], str] = {}

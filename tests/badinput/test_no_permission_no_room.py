@@ -12,7 +12,8 @@ from dtafs.errors import BusyError, RefusedError, StorageFullError
 from dtafs.store import packs
 from dtafs.store.lake import Lake
 from dtafs.store.lock import WriterLock
-from dtafs.store.packs import PackFiles, Place, read_footer
+from dtafs.store.packfiles import PackFiles
+from dtafs.store.packs import Place, read_footer
 from dtafs.store.session import Session, actor_here
 from dtafs.store.staging.staging import Staging
 from tests.support.programs import CTL, DAEMON, run

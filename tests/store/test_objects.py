@@ -14,7 +14,8 @@ from dtafs.core.values import Content, Kind
 from dtafs.errors import IntegrityError
 from dtafs.store.lake import Lake
 from dtafs.store.objects import INLINE_HASH_BYTES, ColdNode, Objects
-from dtafs.store.packs import PackFiles, Place
+from dtafs.store.packfiles import PackFiles
+from dtafs.store.packs import Place
 from tests.support.small_lakes import ACTOR, Item, commit, put_tree
 
 READERS = 8
@@ -30,7 +31,7 @@ class CountedFiles(PackFiles):
         self.frames: list[tuple[bytes, int]] = []
         self.spoil = False
 
-    def read_frame(self, place: Place) -> bytes:
+    def read_frame(self, place: Place, near: bool = False) -> bytes:
         self.frames.append((place.pack, place.offset))
         data = super().read_frame(place)
         return data.swapcase() if self.spoil else data
@@ -104,7 +105,7 @@ def test_much_is_not_hashed_where_nothing_may_block(lake: Lake) -> None:
         list(objects.pieces(large))
         place = lake.locate(piece.id)
         assert place is not None
-        objects._frame(place)
+        objects._frame(place, False)
         got = objects.read_at_hand(large, offset, 10)
         if piece.chunk_size > INLINE_HASH_BYTES:
             assert got is None

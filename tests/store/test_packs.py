@@ -15,11 +15,11 @@ from dtafs.errors import IntegrityError
 from dtafs.store.config import Cache
 from dtafs.store.durable import Disk
 from dtafs.store.objects import ColdNode, Objects
+from dtafs.store.packfiles import PackFiles
 from dtafs.store.packs import (
     TRIAL_FRAMES,
     FrameEncoder,
     Pack,
-    PackFiles,
     PackWriter,
     Place,
     decode_frame,

@@ -1,0 +1,73 @@
+"""Deleting packs everywhere: for collections, discarded work, and dispositions.
+
+Whoever deletes a pack has taken away what refers to it, in log and index. `doom` takes it from the hot
+disk and keeps its stub apart; `finish_removals` deletes what is in the tiers and then that stub. A tier
+that does not answer keeps the stub, nothing is said to be gone, and the next run goes on. The pack may
+be written again meanwhile, but is not moved before that is done. Blocks; any thread; only `doom` may be
+called under `Lake.append_lock`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from dtafs.core.format import pack_key
+from dtafs.errors import DtafsError, StorageError
+from dtafs.store.parity import remove_parity
+from dtafs.store.placement.stubs import doomed_packs
+from dtafs.store.tiers.base import Tier
+
+if TYPE_CHECKING:
+    from dtafs.store.lake import Lake
+
+
+class Removal(NamedTuple):
+    """What is gone from which tier, and what is not."""
+
+    gone: dict[str, list[bytes]]
+    """Tier -> packs that it does not have any more."""
+    left: dict[bytes, str]
+    """Packs of which a tier may still have something, and why."""
+
+
+def doom(lake: Lake, pack: bytes) -> None:
+    """Take a pack to which nothing refers any more from the hot disk, its parity before, durably;
+    `finish_removals` deletes what tiers have of it. Quick: asks no tier."""
+    with lake.placed.lock:
+        lake.placed.doom(pack)
+        remove_parity(lake.disk, lake.path, pack)
+        lake.disk.unlink(lake.path / pack_key(pack))
+    lake.files.forget(pack)
+
+
+def finish_removals(lake: Lake) -> Removal:
+    """Delete from the tiers what is left there of packs that are doomed."""
+    gone: dict[str, list[bytes]] = {}
+    left: dict[bytes, str] = {}
+    for pack, stub in doomed_packs(lake.path).items():
+        # What a damaged stub cannot say is looked for in every tier.
+        names = sorted(stub.copies) if stub is not None else sorted(lake.tiers)
+        try:
+            for name in names:
+                _delete(lake.tier(name), pack)
+                gone.setdefault(name, []).append(pack)
+        except DtafsError as error:
+            left[pack] = str(error)
+            continue
+        with lake.placed.lock:
+            lake.placed.gone(pack)
+    return Removal(gone, left)
+
+
+def _delete(tier: Tier, pack: bytes) -> None:
+    tier.delete(pack_key(pack))
+    if tier.facts(pack_key(pack)) is not None:
+        raise StorageError(f"tier {tier.name!r} still has pack {pack.hex()} after deleting it")
+
+
+def remove_packs(lake: Lake, packs: Iterable[bytes]) -> Removal:
+    """Delete packs everywhere; the caller has removed what refers to them, from log and index."""
+    for pack in packs:
+        doom(lake, pack)
+    return finish_removals(lake)

@@ -1,0 +1,195 @@
+"""Reading through a tier: few requests, a bounded cache, and other copies where one is wrong."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from dtafs.core.format import pack_key
+from dtafs.errors import IntegrityError, StorageError
+from dtafs.store.lake import Lake
+from dtafs.store.objects import Objects
+from dtafs.store.packfiles import FarFrame
+from dtafs.store.placement.far import FETCH_BYTES, SEGMENT_BYTES, Far
+from dtafs.store.placement.moves import copy_pack, drop_pack, move_pack
+from tests.support.tiered import (
+    DATASET,
+    add_tiers,
+    configure,
+    content_of,
+    content_packs,
+    fill,
+    object_path,
+    random_tree,
+    troubled,
+)
+
+LARGE = random_tree(7, 1, 40 << 20)
+BYTES = LARGE[b"file 0"].content
+
+
+@pytest.fixture
+def large(lake_path: Path) -> Path:
+    """A lake with one file of two packs, both moved to `warm`."""
+    add_tiers(lake_path)
+    with Lake.open(lake_path) as lake:
+        fill(lake, lake_path.parent / "scratch", LARGE)
+        for pack in content_packs(lake):
+            move_pack(lake, pack, "warm")
+    return lake_path
+
+
+def test_a_lookup_costs_one_small_request(large: Path) -> None:
+    with Lake.open(large) as lake:
+        tier = troubled(lake, "warm")
+        content = content_of(lake, f"{DATASET}:v1", b"file 0")
+        assert lake.objects.read(content, 20 << 20, 1000) == BYTES[20 << 20 :][:1000]
+        ((call, _key, size),) = tier.calls
+        assert call == "read" and size <= 2 * 256 * 1024 + SEGMENT_BYTES
+        lake.objects.clear()
+        assert lake.objects.read(content, 20 << 20, 1000) == BYTES[20 << 20 :][:1000]
+        assert len(tier.calls) == 1, "the second time it is in the cache"
+
+
+def test_reading_straight_on_takes_few_requests_and_each_byte_once(large: Path) -> None:
+    with Lake.open(large) as lake:
+        tier = troubled(lake, "warm")
+        content = content_of(lake, f"{DATASET}:v1", b"file 0")
+        assert b"".join(lake.objects.stream(content)) == BYTES
+        sizes = [size for _call, _key, size in tier.calls]
+        packs = sum(lake.index.pack(p).size for p in content_packs(lake))  # type: ignore[union-attr]
+        assert sum(sizes) == packs == lake.far.fetched_bytes
+        assert len(sizes) <= 10 + packs // FETCH_BYTES and max(sizes) == FETCH_BYTES
+        assert lake.far.cached_bytes >= packs
+
+
+def test_the_cache_is_bounded(large: Path) -> None:
+    configure(large, "[cache]\nfar_mib = 20\n")
+    with Lake.open(large) as lake:
+        content = content_of(lake, f"{DATASET}:v1", b"file 0")
+        for _ in range(2):
+            lake.objects.clear()
+            assert b"".join(lake.objects.stream(content)) == BYTES
+            assert lake.far.cached_bytes <= 20 << 20
+        before = len(os.listdir("/proc/self/fd"))
+        lake.far.close()
+        assert len(os.listdir("/proc/self/fd")) < before and lake.far.cached_bytes == 0
+
+
+def test_without_a_cache_it_reads_all_the_same(large: Path) -> None:
+    configure(large, "[cache]\nfar_mib = 0\n")
+    with Lake.open(large) as lake:
+        content = content_of(lake, f"{DATASET}:v1", b"file 0")
+        assert lake.objects.read(content, 9 << 20, 1 << 20) == BYTES[9 << 20 : 10 << 20]
+        assert lake.far.cached_bytes == 0
+
+
+def test_many_threads_read_the_same(large: Path) -> None:
+    configure(large, "[cache]\nfar_mib = 16\n")
+    with Lake.open(large) as lake:
+        content = content_of(lake, f"{DATASET}:v1", b"file 0")
+        wrong: list[int] = []
+
+        def read(start: int) -> None:
+            for offset in range(start, len(BYTES), 5 << 20):
+                data = lake.objects.read(content, offset, 300_000)
+                if data != BYTES[offset : offset + 300_000]:
+                    wrong.append(offset)
+
+        threads = [threading.Thread(target=read, args=(n << 20,)) for n in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not wrong and lake.far.cached_bytes <= 16 << 20
+
+
+def test_who_wants_only_what_is_near_is_told(large: Path) -> None:
+    with Lake.open(large) as lake:
+        tier = troubled(lake, "warm")
+        content = content_of(lake, f"{DATASET}:v1", b"file 0")
+        with pytest.raises(FarFrame):
+            lake.objects.read(content, 0, 1000, near=True)
+        assert not tier.calls
+        lake.objects.read(content, 0, 1000)
+        assert lake.objects.read(content, 0, 1000, near=True) == BYTES[:1000]
+        lake.objects.clear()
+        assert lake.objects.read(content, 0, 1000, near=True) == BYTES[:1000], "from the cache"
+
+
+class WaitingFar(Far):
+    """Answers when it is told to."""
+
+    def __init__(self, lake: Lake) -> None:
+        super().__init__(lake.path, lake.disk, lake.placed, lake.tier, 1 << 30)
+        self.asked, self.answer = threading.Event(), threading.Event()
+
+    def read(self, pack: bytes, offset: int, size: int) -> bytes:
+        self.asked.set()
+        assert self.answer.wait(60)
+        return super().read(pack, offset, size)
+
+
+def test_a_near_reader_does_not_wait_for_one_of_a_tier(large: Path) -> None:
+    from dtafs.store.packfiles import PackFiles
+
+    with Lake.open(large) as lake:
+        far = WaitingFar(lake)
+        objects = Objects(PackFiles(lake.path, far), lake.locate)
+        content = content_of(lake, f"{DATASET}:v1", b"file 0")
+        got: list[bytes] = []
+        thread = threading.Thread(target=lambda: got.append(objects.read(content, 0, 1000)))
+        thread.start()
+        assert far.asked.wait(60)
+        with pytest.raises(FarFrame):
+            objects.read(content, 0, 1000, near=True)
+        far.answer.set()
+        thread.join(60)
+        assert got == [BYTES[:1000]]
+        far.close()
+
+
+def test_wrong_bytes_are_never_given_and_another_tier_is_asked(tiered: Lake) -> None:
+    (pack,) = content_packs(tiered)
+    second = tiered.path.parent / "second"
+    second.mkdir()
+    place = f'\n[tiers.zweite]\nurl = "file://{second}"\n'
+    configure(tiered.path, place)
+    from dtafs.store.config import load_config
+    from dtafs.store.tiers.opening import open_tiers
+
+    tiered.tiers |= open_tiers(load_config(tiered.path / "config.toml"))
+    copy_pack(tiered, pack, "warm")
+    copy_pack(tiered, pack, "zweite")
+    drop_pack(tiered, pack)
+    path = object_path(tiered.tier("warm"), tiered, pack)
+    sound = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(sound[:16] + bytes(len(sound) - 16))
+    content = content_of(tiered, f"{DATASET}:v1", b"file 0")
+    expected = random_tree(1)[b"file 0"].content
+    assert tiered.objects.read(content, 0, content.size) == expected
+    gone = (second / pack_key(pack)).rename(second / "gone")
+    tiered.objects.clear()
+    tiered.far.close()
+    with pytest.raises((IntegrityError, StorageError)):
+        tiered.objects.read(content, 0, content.size)
+    path.write_bytes(sound)
+    gone.rename(second / pack_key(pack))
+    tiered.far.close()
+    assert tiered.objects.read(content, 0, content.size) == expected
+
+
+def test_a_tier_that_does_not_answer_is_an_error_of_what_lies_there(tiered: Lake) -> None:
+    (pack,) = content_packs(tiered)
+    move_pack(tiered, pack, "warm")
+    tier = troubled(tiered, "warm")
+    tier.failure = StorageError("it does not answer")
+    content = content_of(tiered, f"{DATASET}:v1", b"file 0")
+    with pytest.raises(StorageError, match="does not answer"):
+        tiered.objects.read(content, 0, 1000)
+    tier.failure = None
+    assert tiered.objects.read(content, 0, 1000) == random_tree(1)[b"file 0"].content[:1000]
