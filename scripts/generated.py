@@ -58,7 +58,7 @@ class Generated:
     def directory(self, name: bytes, entries: Iterable[Entry]) -> Entry:
         """A directory of entries that are sorted by their names; its nodes are on their way."""
         built = edit(_no_node, b"", ((entry.name, entry) for entry in entries))
-        self._sealer.add_nodes(built.nodes)
+        self._sealer.add_nodes(built.nodes.items())
         size, below = built.totals.size, built.totals if built.root else NOTHING_BELOW
         return Entry(name, Kind.DIRECTORY, 0o755, 0, 0, MTIME_NS, size, ref=built.root, below=below)
 
@@ -67,7 +67,7 @@ class Generated:
         top = self.directory(b"", entries)
         root, data = seal_root(top)
         with self._sealer as sealer:
-            sealer.add_nodes({root: data})
+            sealer.add_nodes([(root, data)])
             sealer.flush()
         lake = self._lake
         assert lake.pending is not None

@@ -15,7 +15,7 @@ directory has no node: its root is `b""`.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -45,12 +45,17 @@ class Located(NamedTuple):
 
 
 class Built(NamedTuple):
-    """A directory tree: its root, what it holds, and by their ids the new nodes, encoded."""
+    """A directory tree: its root, what it holds, and by their ids the new nodes, encoded, unless they
+    went to a sink."""
 
     root: bytes
     totals: Totals
     names: int
     nodes: dict[bytes, bytes]
+
+
+Sink = Callable[[bytes, bytes], None]
+"""Takes the id and the bytes of a new node; maybe of one node several times."""
 
 
 def directory_node(fetch: Fetch, wanted: bytes) -> Node:
@@ -179,18 +184,24 @@ Item = Entry | Branch
 Change = tuple[bytes, Item | None]
 
 
-def edit(fetch: Fetch, root: bytes, changes: Iterable[tuple[bytes, Entry | None]]) -> Built:
+def edit(
+    fetch: Fetch,
+    root: bytes,
+    changes: Iterable[tuple[bytes, Entry | None]],
+    sink: Sink | None = None,
+) -> Built:
     """A directory with some entries put in (or replaced) and others taken out (None).
 
     `changes` are sorted by name, each name once. Taking out what is not there is allowed. They are
-    taken one by one: of a directory of a million names the encoded nodes are in memory, not more.
+    taken one by one: of a directory of a million names the encoded nodes are in memory, not more. A
+    `sink` gets its leaves, 99 of 100 nodes, as they are made.
     """
     rest = iter(changes)
     some: Sequence[Change] = list(islice(rest, SMALL_CHANGES))
     small = _edit_small(fetch, root, some) if len(some) < SMALL_CHANGES else None
     if small is not None:
-        return small
-    editor = _Editor(fetch, root)
+        return small if sink is None else _poured(small, sink)
+    editor = _Editor(fetch, root, sink)
     pending: Iterable[Change] = chain(some, rest)
     level = 0
     while True:
@@ -205,6 +216,12 @@ def edit(fetch: Fetch, root: bytes, changes: Iterable[tuple[bytes, Entry | None]
             produced = list(survivors)
         pending = produced
         level += 1
+
+
+def _poured(built: Built, sink: Sink) -> Built:
+    for node, data in built.nodes.items():
+        sink(node, data)
+    return built._replace(nodes={})
 
 
 SMALL_CHANGES = 128
@@ -252,8 +269,8 @@ class _Rest:
 class _Editor:
     """Rewrites the nodes that an edit touches, one level at a time from the leaves up."""
 
-    def __init__(self, fetch: Fetch, root: bytes) -> None:
-        self._fetch, self._root = fetch, root
+    def __init__(self, fetch: Fetch, root: bytes, sink: Sink | None) -> None:
+        self._fetch, self._root, self._sink = fetch, root, sink
         self.height = directory_node(fetch, root).level if root else -1
         self._nodes: dict[bytes, bytes] = {}
         self._counts: dict[bytes, tuple[int, Totals]] = {}
@@ -288,7 +305,12 @@ class _Editor:
         above: dict[bytes, Branch | None],
     ) -> None:
         new = node_id(data)
-        self._nodes[new] = data
+        if self._sink is None or level:
+            self._nodes[new] = data
+        else:
+            self._sink(
+                new, data
+            )  # a leaf with names in it is in the tree, whatever comes of the rest
         own = [item for item in items if not isinstance(item, Span)]
         self._counts[new] = _count(own)
         if level:
@@ -319,7 +341,8 @@ class _Editor:
             root, names, totals = self._settle(root)
         else:
             names, totals = 0, NOTHING_BELOW
-        return Built(root, totals, names, self._reachable(root))
+        built = Built(root, totals, names, self._reachable(root))
+        return built if self._sink is None else _poured(built, self._sink)
 
     def _settle(self, root: bytes) -> tuple[bytes, int, Totals]:
         node = directory_node(self._fetch, root)

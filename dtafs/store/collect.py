@@ -173,6 +173,7 @@ class _Collection:
         due = [decision for decision in due if decision.pack in settled]
         if not due:
             return
+        self._lake.replay()  # of a commit that has ended, the index may lack what the log has
         self._reached.look()
         due = [decision for decision in due if self._is_still_due(decision)]
         # Metadata first: a node that is known must not lead to what is gone.

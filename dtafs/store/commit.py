@@ -7,7 +7,7 @@ the tree, and logs the version. The order of `finish`, and what a crash leaves a
 1. packs of content and metadata, durable and noted as pending       staging as it was
 2. the intent: version and root that are about to be logged          staging as it was
 3. the log entry, created if absent: **the commit point**            the version is there
-4. the index follows, in one txn                                     the version is there
+4. the index follows, the version in one txn                         the version is there
 5. the packs are pending no more, staging is moved onto the version  the version is there
 
 After 3 or 4 the next open completes the rest (`complete_commit`): the intent tells that what is in
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 
 import msgspec
 
@@ -37,6 +37,7 @@ from dtafs.store.placement.removal import doom
 from dtafs.store.progress import Meter, Progress, Report
 from dtafs.store.reachable import require_all
 from dtafs.store.sealing import Sealer
+from dtafs.store.spool import Spool
 from dtafs.store.staging.sealing import Build
 from dtafs.store.staging.staging import Staging
 
@@ -123,19 +124,18 @@ def finish(
     row = lake.dataset(dataset)
     parent = lake.index.version(dataset, row.newest) if row.newest else None
     staging = lake.staging(dataset)
-    built = _build(lake, staging, report)
-    root, root_bytes = seal_root(built.top)
-    unchanged = root == parent.root if parent else not built.top.below.entries
-    if unchanged and not allow_empty:
-        base = f"{dataset}:v{row.newest}" if row.newest else "an empty dataset"
-        raise RefusedError(f"nothing to commit: staging of {dataset!r} is the same as {base}")
-    first_tags = row.tags if parent is None else ()
-    with Sealer(lake, dataset) as sealer:
-        sealer.add_nodes({**built.nodes, root: root_bytes})
+    with Spool(lake.disk) as nodes, Sealer(lake, dataset) as sealer:
+        built = _build(lake, staging, nodes, report)
+        root, root_bytes = seal_root(built.top)
+        unchanged = root == parent.root if parent else not built.top.below.entries
+        if unchanged and not allow_empty:
+            base = f"{dataset}:v{row.newest}" if row.newest else "an empty dataset"
+            raise RefusedError(f"nothing to commit: staging of {dataset!r} is the same as {base}")
+        first_tags = row.tags if parent is None else ()
+        sealer.add_nodes(chain(nodes.items(), [(root, root_bytes)]))
         sealer.flush()
         packs = _claim_packs(lake, dataset)
-        require_all(lake, dataset, built.nodes, [pack for _kind, pack in packs])
-        built.nodes.clear()  # the txn of the index is going to need as much memory
+        require_all(lake, dataset, nodes, [pack for _kind, pack in packs])
         manifest = Manifest(
             dataset=dataset,
             version=row.newest + 1,
@@ -189,11 +189,12 @@ def commit(
     return finish(lake, dataset, message=message, actor=actor, tags=tags, allow_empty=allow_empty)
 
 
-def _build(lake: Lake, staging: Staging, report: Report | None) -> Build:
-    """The tree of staging, when everything in it is sealed and can be."""
+def _build(lake: Lake, staging: Staging, nodes: Spool, report: Report | None) -> Build:
+    """The tree of staging, its new nodes in `nodes`, when everything in it is sealed and can be."""
     for _ in range(ATTEMPTS):
+        nodes.clear()
         try:
-            return staging.build(lake.objects.node, edit)
+            return staging.build(lake.objects.node, edit, nodes.add)
         except BusyError:  # not sealed yet, or written to since
             prepare(lake, staging.dataset, report)
         except RefusedError:
@@ -222,7 +223,7 @@ def complete_commit(lake: Lake, dataset: str, number: int, root: bytes) -> None:
         _forget(lake, dataset, packs)
         return
     try:
-        built = staging.build(lake.objects.node, edit)
+        built = staging.build(lake.objects.node, edit, _drop)
         same = seal_root(built.top)[0] == root
     except (BusyError, RefusedError):
         same = False
@@ -232,6 +233,10 @@ def complete_commit(lake: Lake, dataset: str, number: int, root: bytes) -> None:
         staging.rebase(version.number, version.root, built.directories)
     lake.pending.settle(dataset)
     _forget(lake, dataset, packs)
+
+
+def _drop(node: bytes, data: bytes) -> None:
+    """A sink for nodes that the lake has already."""
 
 
 def _forget(lake: Lake, dataset: str, packs: list[bytes]) -> None:

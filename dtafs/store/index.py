@@ -16,7 +16,9 @@ A chunk that two packs hold keeps the place with the smaller pack id, so that th
 on the order in which the packs were met; a pack that is gone does not count. The other places are
 copies: when an entry removes the pack in `chunk`, the first of them takes over. One entry is applied
 in one synced txn together with its sequence number, so that a crash leaves the index at some prefix
-of each dataset's log.
+of each dataset's log. Only rows of `chunk` and `copy` may be there before their entry, and their pack,
+where a commit brings more of them than one txn should change: the entry is in the log by then, and
+applying it once more finds them as it would make them.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,10 +39,12 @@ from dtafs.core.values import HASH_BYTES, Actor, Manifest
 from dtafs.errors import IntegrityError
 from dtafs.store.database import Database, Txn, row_decoder
 from dtafs.store.index_packs import (
+    Gathered,
     PackRow,
     Present,
     Removed,
-    apply_pack,
+    add_packs,
+    add_rows,
     decode_pack,
     decode_place,
     remove_pack,
@@ -47,6 +52,15 @@ from dtafs.store.index_packs import (
 from dtafs.store.packs import Pack, Place
 
 TABLES = ("meta", "dataset", "version", "serial", "tag", "pack", "chunk", "copy")
+
+ROWS_AT_ONCE = 8_192
+"""Rows of chunks in one txn. LMDB keeps in memory, for ever, as many pages as one txn has changed, and
+each row may be on a page of its own: 32 MiB."""
+
+GATHERED_ROWS = 131_072
+"""So many rows are put in order first, 16 MiB: then a txn changes few pages of a table, and each of
+them once, unless the table is much larger than what comes."""
+
 _NUMBER = struct.Struct(">I")
 _TIME = struct.Struct(">Q")
 
@@ -103,7 +117,7 @@ class Step(NamedTuple):
     entry: LogEntry
     object_hash: bytes
     packs: Iterable[Pack]
-    """Those that a `committed` or `collected` entry brings; iterated anew when a txn is repeated."""
+    """Those that a `committed` or `collected` entry brings."""
     removed: Sequence[Removed] = ()
     """Those that a `collected` entry removes."""
 
@@ -247,16 +261,43 @@ class Index:
     def apply(self, steps: Sequence[Step], present: Present) -> None:
         """Apply entries that follow each other, in one txn: all of them or none.
 
+        What their packs bring goes into that txn, too, where it is little; of much, the rows of chunks
+        come before, in txns of their own. One that removes packs is applied by itself.
         `present` says whether a pack is there: a chunk whose pack is lost gets its new place.
 
         Raises IntegrityError when an entry does not follow the last one applied.
         """
+        assert len(steps) == 1 or not any(step.removed for step in steps)
+        gathered = Gathered()
+        for number, step in enumerate(steps, 1):
+            for pack in step.packs:
+                if self.pack(pack.id) is None:
+                    gathered.add(pack, step.entry)
+                if len(gathered.rows) >= GATHERED_ROWS:
+                    self._add_early(steps[:number], gathered.take_sorted(), present)
+        rows = gathered.take_sorted()
+        if len(rows) > ROWS_AT_ONCE:
+            self._add_early(steps, rows[ROWS_AT_ONCE:], present)
+            del rows[ROWS_AT_ONCE:]
 
         def apply(txn: Txn) -> None:
+            add_rows(txn, rows, present)
+            add_packs(txn, gathered.packs)
             for step in steps:
-                _apply(txn, step.entry, step.object_hash, step.packs, present, step.removed)
+                _apply(txn, step)
 
         self.database.write(apply)
+
+    def _add_early(self, steps: Sequence[Step], rows: list[bytes], present: Present) -> None:
+        """Add rows of chunks before the entries that bring them, once it is sure that those follow."""
+        after: dict[str, DatasetRow | None] = {}
+        for step in steps:
+            name = step.entry.dataset
+            row = after[name] if name in after else self.dataset(name)
+            after[name] = _following(row, step)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            some = rows[start : start + ROWS_AT_ONCE]
+            self.database.write(partial(add_rows, rows=some, present=present))
 
 
 def _get_dataset(txn: Txn, name: str) -> DatasetRow | None:
@@ -267,15 +308,9 @@ def _get_dataset(txn: Txn, name: str) -> DatasetRow | None:
     return None if value is None else _decode_dataset(value)
 
 
-def _apply(
-    txn: Txn,
-    entry: LogEntry,
-    object_hash: bytes,
-    packs: Iterable[Pack],
-    present: Present,
-    removed: Sequence[Removed],
-) -> None:
-    row = _get_dataset(txn, entry.dataset)
+def _following(row: DatasetRow | None, step: Step) -> DatasetRow:
+    """The row of a dataset after an entry; IntegrityError when that does not follow the last one."""
+    entry = step.entry
     where = f"entry {entry.sequence} of {entry.dataset!r}"
     sequence, head = (row.sequence, row.head.hex()) if row else (0, None)
     if entry.sequence != sequence + 1 or entry.previous != head:
@@ -284,17 +319,21 @@ def _apply(
         raise IntegrityError(f"{where} cannot be of the kind {entry.kind!r}")
     if row is None:
         row = DatasetRow(entry.dataset, entry.time_ns, _tags(entry.body, where), 0, 0, b"")
-    elif entry.kind == "committed":
-        row = _apply_commit(txn, row, entry, packs, where, present)
+    return msgspec.structs.replace(row, sequence=entry.sequence, head=step.object_hash)
+
+
+def _apply(txn: Txn, step: Step) -> None:
+    entry = step.entry
+    row = _following(_get_dataset(txn, entry.dataset), step)
+    where = f"entry {entry.sequence} of {entry.dataset!r}"
+    if entry.kind == "committed":
+        row = _apply_commit(txn, row, entry, where)
     elif entry.kind in ("tagged", "untagged"):
         _apply_tags(txn, entry, where)
     elif entry.kind == "collected":
         decode_collection(entry.body)
-        for pack in packs:
-            apply_pack(txn, pack, entry, present)
-        for gone in removed:
+        for gone in step.removed:
             remove_pack(txn, gone)
-    row = msgspec.structs.replace(row, sequence=entry.sequence, head=object_hash)
     txn.put("dataset", entry.dataset.encode(), _encode(row))
     newest = txn.get("meta", b"time")
     if newest is None or _TIME.unpack(newest)[0] < entry.time_ns:
@@ -308,14 +347,7 @@ def _tags(body: dict[str, Any], where: str) -> tuple[str, ...]:
         raise IntegrityError(f"{where} holds malformed tags") from None
 
 
-def _apply_commit(
-    txn: Txn,
-    row: DatasetRow,
-    entry: LogEntry,
-    packs: Iterable[Pack],
-    where: str,
-    present: Present,
-) -> DatasetRow:
+def _apply_commit(txn: Txn, row: DatasetRow, entry: LogEntry, where: str) -> DatasetRow:
     manifest = decode_manifest(entry.body)
     if manifest.dataset != row.name or manifest.version != row.newest + 1:
         raise IntegrityError(f"{where} holds the manifest of another version")
@@ -338,8 +370,6 @@ def _apply_commit(
     txn.put("version", key, _encode(version))
     for tag in version.tags:
         txn.put("tag", _tag_key(row.name, tag, version.number), b"")
-    for pack in packs:
-        apply_pack(txn, pack, entry, present)
     return msgspec.structs.replace(row, newest=version.number)
 
 

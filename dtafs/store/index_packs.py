@@ -6,7 +6,7 @@ Functions that change rows run inside the txn that applies a log entry.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -54,32 +54,61 @@ def decode_place(data: bytes) -> Place:
     return Place(*_PLACE.unpack(data))
 
 
-def apply_pack(txn: Txn, pack: Pack, entry: LogEntry, present: Present) -> None:
-    """Add the rows of a pack that an entry brings."""
-    if txn.get("pack", pack.id) is not None:
-        return
-    places = sorted(pack.places())
-    plain = sum(frame.plain for frame in pack.frames)
-    row = PackRow(
-        pack.kind, pack.size, plain, len(pack.frames), len(places), entry.dataset, entry.sequence
-    )
-    txn.put("pack", pack.id, _encode(row))
-    for chunk, place in places:
-        _add_place(txn, chunk, place, present)
+class Gathered:
+    """What packs bring to the tables, until there is enough of it for some txns."""
+
+    def __init__(self) -> None:
+        self.rows: list[bytes] = []
+        """Chunks, each with its encoded place behind it."""
+        self.packs: dict[bytes, PackRow] = {}
+
+    def add(self, pack: Pack, entry: LogEntry) -> None:
+        """Add the rows of a pack that an entry brings."""
+        if pack.id in self.packs:
+            return
+        places = sorted(pack.places())
+        plain = sum(frame.plain for frame in pack.frames)
+        count, frames = len(places), len(pack.frames)
+        self.packs[pack.id] = PackRow(
+            pack.kind, pack.size, plain, frames, count, entry.dataset, entry.sequence
+        )
+        before = b""
+        for chunk, place in places:
+            if chunk != before:  # the first of several places in one pack is the one that counts
+                self.rows.append(chunk + encode_place(place))
+            before = chunk
+
+    def take_sorted(self) -> list[bytes]:
+        """All rows, in order: neighbours share pages of the table."""
+        rows, self.rows = sorted(self.rows), []
+        return rows
 
 
-def _add_place(txn: Txn, chunk: bytes, place: Place, present: Present) -> None:
-    value, known = encode_place(place), txn.get("chunk", chunk)
+def add_rows(txn: Txn, rows: Iterable[bytes], present: Present) -> None:
+    """Add rows of `Gathered`; those that are there already change nothing."""
+    for row in rows:
+        _add_place(txn, row[:HASH_BYTES], row[HASH_BYTES:], present)
+
+
+def add_packs(txn: Txn, packs: Mapping[bytes, PackRow]) -> None:
+    """Add the packs themselves, of which the tables have all rows by now."""
+    for pack, row in packs.items():
+        if txn.get("pack", pack) is None:
+            txn.put("pack", pack, _encode(row))
+
+
+def _add_place(txn: Txn, chunk: bytes, value: bytes, present: Present) -> None:
+    pack, known = value[:HASH_BYTES], txn.get("chunk", chunk)
     while known is not None and not present(known[:HASH_BYTES]):  # lost: a copy takes over
         known = _take_copy(txn, chunk)
-    if known is None or known[:HASH_BYTES] > place.pack:
+    if known is None or known[:HASH_BYTES] > pack:
         txn.put("chunk", chunk, value)
         if known is not None:
             txn.put("copy", chunk + known[:HASH_BYTES], known)
     else:
         txn.put("chunk", chunk, known)
-        if known[:HASH_BYTES] != place.pack:
-            txn.put("copy", chunk + place.pack, value)
+        if known[:HASH_BYTES] != pack:
+            txn.put("copy", chunk + pack, value)
 
 
 def _take_copy(txn: Txn, chunk: bytes) -> bytes | None:

@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -61,6 +60,8 @@ KNOWN_FROM_BYTES = 128 * 1024
 than the second hash, which the file needs only when it is another one."""
 PLACED_AT_ONCE = 64
 """How many names one call changes in staging, which nothing else can use meanwhile."""
+LISTED_AT_ONCE = 1_024
+"""A directory with more names is listed step by step, since nothing else can use staging meanwhile."""
 NAMED_MAX = 3
 """How many refused names an error spells out."""
 
@@ -123,9 +124,13 @@ class Ingest:
         return self._counts
 
     def _walk(self, top: bytes, target: Path) -> None:
-        pending = deque([(top, target)])
-        while pending:
-            path, here = pending.popleft()
+        stack = [iter([(top, target)])]
+        while stack:
+            following = next(stack[-1], None)
+            if following is None:
+                stack.pop()
+                continue
+            path, here = following
             try:
                 source = Source.at(path, here, next(self._numbers))
                 is_directory = source.kind == Kind.DIRECTORY
@@ -144,11 +149,11 @@ class Ingest:
             self._placed.add(here)
             if self._delete:
                 self._clear(here, names)
-            pending.extendleft([(os.path.join(path, n), (*here, n)) for n in reversed(names)])
+            stack.append(_below(path, here, names))
 
     def _clear(self, directory: Path, keep: Sequence[bytes]) -> None:
         """Remove from a staged directory what its source does not have."""
-        there: list[bytes] = []
+        there: Iterable[bytes] = ()
         if not directory or directory[:-1] not in self._fresh:
             there = self._names_in(directory)
         if not there:
@@ -240,9 +245,14 @@ class Ingest:
             staging.remove_path(source.target, now_ns)
         staging.link(first.ino, parent.ino, source.target[-1], now_ns)
 
-    def _names_in(self, path: Path) -> list[bytes]:
+    def _names_in(self, path: Path) -> Iterable[bytes]:
         """The names in a directory, none where there is no directory."""
         staging, found = self._staging, list[bytes]()
+        few: Iterable[bytes] | None = self._on_staging(
+            partial(staging.names_at, path, LISTED_AT_ONCE)
+        )
+        if few is not None:
+            return few
         there = self._on_staging(lambda: staging.resolve(path))
         if there is None or there.kind != Kind.DIRECTORY:
             return []
@@ -267,6 +277,12 @@ class Ingest:
 
     def _refuse(self, error: DtafsError) -> None:
         self._refused.append((type(error), str(error)))
+
+
+def _below(path: bytes, target: Path, names: Iterable[bytes]) -> Iterator[tuple[bytes, Path]]:
+    """Names of a directory with where they go, one by one: of a million there is only the name."""
+    for name in names:
+        yield os.path.join(path, name), (*target, name)
 
 
 def _entry_of(source: Source) -> Entry:

@@ -20,21 +20,20 @@ from dtafs.core.values import Content, Entry, Kind
 from dtafs.errors import IntegrityError
 from dtafs.store.lake import Lake
 from dtafs.store.packs import PackPresence, read_footer
+from dtafs.store.spool import Spool
 
 AT_ONCE = 8_192
 """Chunks that are looked up in one txn, which costs more than a lookup."""
 
 
-def require_all(
-    lake: Lake, dataset: str, nodes: dict[bytes, bytes], packs: Collection[bytes]
-) -> None:
+def require_all(lake: Lake, dataset: str, nodes: Spool, packs: Collection[bytes]) -> None:
     """Raise IntegrityError, naming a file, when something is missing that `nodes` refer to.
 
     `packs` are those of the dataset's uncommitted work that the version brings; that their footers
     can be read was just made sure of.
     """
     look = _Look(lake, dataset, nodes, packs)
-    for data in nodes.values():
+    for _, data in nodes.items():
         node = decode_node(data)
         if node.kind != DIRECTORY_NODE or node.level == 0:
             for entry in node.entries:
@@ -46,9 +45,7 @@ def require_all(
 
 
 class _Look:
-    def __init__(
-        self, lake: Lake, dataset: str, nodes: dict[bytes, bytes], packs: Collection[bytes]
-    ) -> None:
+    def __init__(self, lake: Lake, dataset: str, nodes: Spool, packs: Collection[bytes]) -> None:
         self._lake, self._dataset, self._nodes = lake, dataset, nodes
         self._brought = frozenset(packs)
         self._lists: set[bytes] = set()

@@ -39,7 +39,8 @@ def replay(root: Path, log: Log, index: Index) -> int:
     packs = 0
     present = PackPresence(root)
     for _key, appended in heapq.merge(*streams, key=lambda pair: pair[0]):
-        if appended.entry.kind == "collected" or max(packs, len(steps)) >= APPLIED_AT_ONCE:
+        alone = "collected" in (appended.entry.kind, steps[-1].entry.kind if steps else "")
+        if alone or max(packs, len(steps)) >= APPLIED_AT_ONCE:
             _apply_all(index, steps, present)
             packs = 0
         steps.append(_step(root, appended, index, unreadable))
@@ -51,7 +52,7 @@ def replay(root: Path, log: Log, index: Index) -> int:
 
 
 def _apply_all(index: Index, steps: list[Step], present: PackPresence) -> None:
-    """Apply entries in one txn; where one of them is wrong, those before it by themselves."""
+    """Apply entries together; where one of them is wrong, those before it by themselves."""
     batch, steps[:] = steps[:], []
     try:
         if batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -80,6 +81,35 @@ def test_edits_give_the_tree_of_the_entries(batches: list[dict[bytes, int]]) -> 
         assert root == nodes.edit(b"", dict(model)).root
         assert [loc.entry for loc in scan(nodes.fetch, root)] == [model[n] for n in sorted(model)]
         assert built.names == len(model) and built.totals.files == len(model)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.dictionaries(NAMES, st.integers(-1, 3), max_size=40), max_size=6))
+def test_a_sink_gets_the_same_nodes(batches: list[dict[bytes, int]]) -> None:
+    """All that the tree needs and nothing else, whichever way an edit takes."""
+    nodes, root = Nodes(), b""
+    for batch in batches:
+        changes = {n: None if v < 0 else file(n, v, b"x" * 700) for n, v in batch.items()}
+        poured: dict[bytes, bytes] = {}
+        streamed = edit(nodes.fetch, root, sorted(changes.items()), poured.__setitem__)
+        built = nodes.edit(root, changes)
+        assert streamed == built._replace(nodes={}) and poured == built.nodes
+        root = built.root
+
+
+def test_leaves_go_to_a_sink_as_they_are_made() -> None:
+    taken = 0
+    poured: list[tuple[bytes, int]] = []
+
+    def changes() -> Iterator[tuple[bytes, Entry]]:
+        nonlocal taken
+        for number in range(5_000):
+            taken += 1
+            yield b"%06d" % number, file(b"%06d" % number)
+
+    edit(Nodes().fetch, b"", changes(), lambda node, _: poured.append((node, taken)))
+    early = [node for node, at in poured if at < 5_000]
+    assert len(early) > 0.9 * len(poured) > 10
 
 
 @settings(max_examples=60, deadline=None)

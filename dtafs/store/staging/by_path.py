@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from dtafs.core.tree import Path
 from dtafs.core.values import Content, Entry
@@ -13,6 +13,7 @@ from dtafs.store.staging.placing import (
     Placing,
     content_at,
     find_path,
+    names_at,
     place,
     place_all,
     removal_of,
@@ -64,6 +65,12 @@ class ByPath:
         with self._lock:
             node = find_path(self._overlay, path)
             return None if node is None else self._files.shown(node)
+
+    def names_at(self, path: Path, most: int) -> Iterable[bytes] | None:
+        """The names in a directory, none where there is no directory; None for one that may have
+        more than `most`, and has to be listed step by step."""
+        with self._lock:
+            return names_at(self._overlay, path, most)
 
     def content_at(self, path: Path) -> Content | None:
         """The sealed content of the file at a path; None where it has none or there is no file."""

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from dtafs.core.nodes import Fetch
-from dtafs.core.tree import open_root
+from dtafs.core.tree import Sink, open_root
 from dtafs.core.values import Content, Kind
 from dtafs.errors import IntegrityError
 from dtafs.store.staging import sealing
 from dtafs.store.staging.operation import Operation
 from dtafs.store.staging.overlay import Overlay, failure, names_in
 from dtafs.store.staging.rows import encode, number, row_of_entry
-from dtafs.store.staging.sealing import ADOPTED_AT_ONCE, Build, Edit, Sink, rebase
+from dtafs.store.staging.sealing import ADOPTED_AT_ONCE, Build, Edit, rebase
 
 if TYPE_CHECKING:
     from dtafs.store.staging.area import StagingArea

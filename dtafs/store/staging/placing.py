@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from dtafs.core import tree
 from dtafs.core.values import Content, Entry, Kind
 from dtafs.store.staging import names
 from dtafs.store.staging.attributes import check_xattrs
 from dtafs.store.staging.listing import DirectoryHandle, list_directory
 from dtafs.store.staging.operation import Operation
-from dtafs.store.staging.overlay import Node, Overlay, Virtual, check_name, failure, kind_of
-from dtafs.store.staging.rows import EMPTY, NOWHERE, SYMLINK_MAX, WHOLE, InodeRow
+from dtafs.store.staging.overlay import (
+    Node,
+    Overlay,
+    Virtual,
+    base_root_of,
+    check_name,
+    failure,
+    kind_of,
+    names_in,
+)
+from dtafs.store.staging.rows import EMPTY, NOWHERE, SYMLINK_MAX, WHOLE, InodeRow, decode_dentry
 from dtafs.store.staging.walk import entry_of
 
 Path = tuple[bytes, ...]
@@ -243,12 +253,50 @@ def _replace(op: Operation, at: names.Place, thing: Placing, now_ns: int) -> Ino
 
 def find_path(overlay: Overlay, path: Path) -> Node | None:
     """What is at a path, or None; symlinks are not followed."""
-    node: Node | None = overlay.node(overlay.root_ino)
-    for name in path:
+    node, rest = _through_rows(overlay, path)
+    for name in rest:
         if node is None or kind_of(node) != Kind.DIRECTORY:
             return None
         node = overlay.find(node.ino, name)
     return node
+
+
+def _through_rows(overlay: Overlay, path: Path) -> tuple[Node | None, Path]:
+    """How far rows lead, looked up together, and the rest of the path; None where they say that there
+    is nothing."""
+    node: Node | None = overlay.node(overlay.root_ino)
+    with overlay.tables.view() as view:
+        for at, name in enumerate(path):
+            data = None
+            if isinstance(node, InodeRow) and node.kind == Kind.DIRECTORY and node.nlink:
+                data = view.get("dentry", overlay.owner(node.ino), name)
+            if data is None:
+                return node, path[at:]
+            ino = decode_dentry(data).ino
+            node = overlay.virtuals.get(ino) or overlay.peek_in(view, ino)
+            if node is None:
+                break
+    return node, ()
+
+
+def names_at(overlay: Overlay, path: Path, most: int) -> Iterable[bytes] | None:
+    """The names in the directory at a path, in no order: none where there is no directory. None for
+    one that may have more than `most`, of which a call should not go through all."""
+    node = find_path(overlay, path)
+    if node is None or kind_of(node) != Kind.DIRECTORY:
+        return ()
+    root = base_root_of(node)
+    if names_in(overlay.fetch, root) > most:
+        return None
+    names = {found.entry.name for found in tree.scan(overlay.fetch, root)}
+    if isinstance(node, InodeRow):
+        with overlay.tables.view() as view:
+            rows, more = view.some("dentry", overlay.owner(node.ino), b"", most)
+        if more is not None:
+            return None
+        for name, data in rows:
+            (names.add if decode_dentry(data).ino else names.discard)(name)
+    return names
 
 
 def content_at(overlay: Overlay, path: Path) -> Content | None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from dtafs.core.nodes import Fetch
-from dtafs.core.tree import Built, directory_node
+from dtafs.core.tree import Built, Sink, directory_node
 from dtafs.core.values import SEALABLE, Branch, Entry, Kind
 from dtafs.errors import BusyError, RefusedError
 from dtafs.store.staging.operation import Operation
@@ -28,8 +28,7 @@ from dtafs.store.staging.rows import (
 )
 from dtafs.store.staging.walk import DirtyName, dirty_names, entry_of, peek_dentry
 
-Edit = Callable[[Fetch, bytes, Iterable[tuple[bytes, Entry | None]]], Built]
-Sink = Callable[[bytes, bytes], None]
+Edit = Callable[[Fetch, bytes, Iterable[tuple[bytes, Entry | None]], Sink], Built]
 
 Chain = tuple[Entry, ...]
 """A path of untouched entries, from a directory that has a row down to a file."""
@@ -112,9 +111,7 @@ def build(overlay: Overlay, fetch: Fetch, edit: Edit, sink: Sink | None = None) 
                 frame.add(dirty.name, _sealable(below, dirty.name))
             continue
         stack.pop()
-        built = edit(fetch, frame.row.base_root, frame.all_changes(overlay))
-        for node, data in built.nodes.items():
-            keep(node, data)
+        built = edit(fetch, frame.row.base_root, frame.all_changes(overlay), keep)
         if frame.changes or frame.row.epoch == overlay.epoch:
             directories[frame.row.ino] = built.root
         entry = entry_of(frame.row, frame.name, built.root, built.totals)

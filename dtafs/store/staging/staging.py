@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from dtafs.core import tree
 from dtafs.core.difference import Change
 from dtafs.core.nodes import Fetch
+from dtafs.core.tree import Sink
 from dtafs.core.values import Content, Kind
 from dtafs.store.staging import attributes, changes, names, walk
 from dtafs.store.staging.by_path import ByPath
@@ -33,7 +34,7 @@ from dtafs.store.staging.outdated import Outdated, note_all, take
 from dtafs.store.staging.overlay import Overlay
 from dtafs.store.staging.plans import ReadPlan, StagedSource
 from dtafs.store.staging.rows import Inode, inode_of_row
-from dtafs.store.staging.sealing import Build, Edit, Sink
+from dtafs.store.staging.sealing import Build, Edit
 from dtafs.store.staging.spilling import spill
 from dtafs.store.staging.status import status
 from dtafs.store.staging.tidy import Tidier
