@@ -9,6 +9,7 @@ import click
 
 from dtafs.cli.base import Call, standard
 from dtafs.cli.words import fields, time_text, verified_text, version_fields
+from dtafs.core.names import LAKE_LOG
 from dtafs.store.compare import printable
 
 if TYPE_CHECKING:
@@ -59,9 +60,15 @@ def create(call: Call, dataset: str, tags: tuple[str, ...]) -> None:
 @click.option("-n", "count", type=click.IntRange(1), metavar="N", help="Only the last N entries.")
 @standard
 def log(call: Call, dataset: str | None, count: int | None) -> None:
-    """Show the signed log of a dataset, or of all; each signature is checked."""
+    """Show the signed log of a dataset, or of all; each signature is checked.
+
+    The lake's own log, of rules, holds, events and approvals, is called .lake.
+    """
     with call.reading() as lake:
-        names = [lake.dataset(dataset).name] if dataset else [d.name for d in lake.datasets()]
+        if dataset is None:
+            names = list(lake.index.heads())
+        else:
+            names = [dataset if dataset == LAKE_LOG else lake.dataset(dataset).name]
         entries = [facts for name in names for facts in _log_of(lake, name)]
     entries.sort(key=lambda facts: facts["time"])
     entries = entries[-count:] if count else entries

@@ -13,7 +13,8 @@ import msgspec
 from msgspec import Struct
 
 from dtafs.core.canonical import canonical_json
-from dtafs.core.names import format_time, parse_time
+from dtafs.core.names import LAKE_LOG, format_time, parse_time
+from dtafs.core.records import DISPOSITION_KINDS, LAKE_KINDS
 from dtafs.core.values import HASH_BYTES, Actor, Manifest
 from dtafs.errors import IntegrityError, UnsupportedError, UsageError
 
@@ -24,12 +25,17 @@ VERSION_MAX = 2**32 - 1
 """The index keeps a version's number in four bytes."""
 
 PAYLOAD_TYPE = "application/vnd.dtafs.entry+json"
-KINDS = frozenset({"created", "committed", "tagged", "untagged", "exported", "collected"})
+KINDS = frozenset(
+    {"created", "committed", "tagged", "untagged", "exported", "collected"}
+    | LAKE_KINDS
+    | DISPOSITION_KINDS
+)
 """The kinds of log entries that this release reads."""
 
 
 class LogEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """One fact about one dataset; `previous` is the hash of the object before it, if any."""
+    """One fact about one dataset, or in the lake's own log about any; `previous` is the hash of the
+    object before it, if any."""
 
     lake: str
     dataset: str
@@ -155,6 +161,18 @@ def decode_log_entry(payload: bytes) -> LogEntry:
             "which this release of dtafs does not know; install a newer dtafs"
         )
     return entry
+
+
+def check_place(dataset: str, sequence: int, kind: str) -> None:
+    """IntegrityError when an entry of this kind cannot be at this place of a log.
+
+    A dataset's log begins with `created`; the lake's own begins with its first fact. A kind that may
+    be skipped can be anywhere.
+    """
+    own = dataset == LAKE_LOG
+    misplaced = (kind in LAKE_KINDS) != own if kind in KINDS else False
+    if misplaced or (not own and (kind == "created") != (sequence == 1)):
+        raise IntegrityError(f"entry {sequence} of {dataset!r} cannot be of the kind {kind!r}")
 
 
 def log_key(dataset: str, sequence: int) -> str:

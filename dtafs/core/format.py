@@ -11,6 +11,7 @@ Objects and keys
     lake.json                           superblock
     packs/<first 2 hex>/<64 hex>        a pack; the key is the SHA-256 of all its bytes
     log/<dataset>/<10 digits>           entry number 1, 2, … of a dataset's log
+    log/.lake/<10 digits>               the same of the lake's own log, once it has any
     parity/<first 2 hex>/<64 hex>       parity of the pack of that name, if the lake has any
     placed/<first 2 hex>/<64 hex>       stub of a content pack that has copies in other tiers
 
@@ -110,8 +111,16 @@ of a version is the SHA-256 of the canonical JSON of its manifest**. The body of
 is `dtafs.core.entries.Collection`: packs are `removed` since nothing needs them, or since what is
 needed of them, or what a repair could save, lies in the packs `added`. The packs of a lake are those
 that entries, of all datasets in the order of their times, brought and no later one removed; a removed
-one may still lie there, and may be brought again. A reader refuses a kind that it does not know
-unless `skippable` is true. Times
+one may still lie there, and may be brought again.
+
+A dataset's log begins with `created`. What concerns several datasets, rules and holds and what belongs to
+them, lies in the *lake's own log*, which begins with its first fact; its entries name `.lake` as their
+dataset, which none can be called. `dtafs.core.records` lists the kinds of both logs that are about
+retention, with their bodies. Who reads a log gives no effect to an entry that shortens or removes a rule in
+compliance mode, that releases a hold on behalf of another than its custodian, or that places a hold whose
+name is taken (`dtafs.core.rule_changes`); of several times of an event the latest counts.
+
+A reader refuses a kind that it does not know unless `skippable` is true. Times
 are UTC with nine digits and grow along a log.
 
 Write ordering

@@ -17,7 +17,10 @@ DATASET_NAME_MAX_BYTES = 200
 TAG_MAX_BYTES = 100
 LATEST = "latest"
 STAGING = "staging"
-RESERVED_DATASETS = frozenset({".dtafs", "lost+found"})
+LAKE_LOG = ".lake"
+"""The lake's own log, of what concerns several datasets. No dataset can have this name."""
+
+RESERVED_DATASETS = frozenset({".dtafs", LAKE_LOG, "lost+found"})
 _VERSION = re.compile(r"v([1-9][0-9]{0,8})")
 _VERSION_LIKE = re.compile(r"[vV][0-9]+")
 _TIME = re.compile(
@@ -63,6 +66,12 @@ def check_tag(tag: str) -> str:
     if tag in (LATEST, STAGING):
         raise UsageError(f"{tag!r} has a meaning of its own and cannot be a tag")
     return tag
+
+
+def check_label(what: str, word: str) -> str:
+    """Return `word` when it can name a `what`, such as a rule; UsageError says what it breaks."""
+    _check_word(what, word, TAG_MAX_BYTES, "/:@,")
+    return word
 
 
 def version_name(number: int) -> str:
@@ -137,7 +146,8 @@ def parse_time(text: str) -> int:
 def format_time(time_ns: int) -> str:
     """UTC with nine digits of the second, `2024-07-04T12:00:00.000000000Z`; sorts as times do."""
     whole, rest = divmod(time_ns, 1_000_000_000)
-    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+    moment = datetime.fromtimestamp(whole, UTC).replace(tzinfo=None)
+    return f"{moment.isoformat(timespec='seconds')}.{rest:09d}Z"  # %Y does not pad early years
 
 
 def nearest(word: str, candidates: Iterable[str], most: int = 3) -> list[str]:

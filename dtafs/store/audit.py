@@ -7,12 +7,15 @@ Each distinct content is read once, however many files and versions share it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Struct
 
 from dtafs.core.entries import decode_manifest, manifest_hash
 from dtafs.core.format import encode_superblock
+from dtafs.core.names import LAKE_LOG
+from dtafs.core.record_checks import DECODERS
 from dtafs.core.tree import open_root, walk
 from dtafs.core.values import Entry, Kind, Manifest
 from dtafs.errors import DtafsError, IntegrityError
@@ -38,43 +41,53 @@ def verify_lake(lake: Lake, report: Report | None = None) -> Audit:
     """Verify the log and everything that it names. Damage becomes findings; it does not stop."""
     audit = Audit(findings=[])
     meter = Meter(report, Progress("verify"))
-    known = {row.name: row for row in lake.datasets()}
+    known = lake.index.heads()
     read: dict[tuple[bytes, bytes], str] = {}
-    for dataset in sorted({*lake.log.datasets(), *known}):
-        audit.datasets += 1
+    for dataset in sorted({*lake.log.names(), *known}):
+        audit.datasets += dataset != LAKE_LOG
         try:
-            newest = _verify_dataset(lake, dataset, audit, read, meter)
-            row = known.get(dataset)
-            if row is None or row.newest != newest:
+            if _verify_log(lake, dataset, audit, read, meter) != known.get(dataset):
                 raise IntegrityError("the log and the index disagree; run dtafsctl reindex")
         except DtafsError as error:
             audit.findings.append(f"{dataset}: {error}")
     return audit
 
 
-def _verify_dataset(
+def _verify_log(
     lake: Lake,
     dataset: str,
     audit: Audit,
     read: dict[tuple[bytes, bytes], str],
     meter: Meter,
-) -> int:
-    """Verify one dataset; its newest version. Raises where the log itself is broken."""
+) -> tuple[int, bytes]:
+    """Verify one log, and the versions in it; the number and hash of its last entry.
+
+    Raises where the log itself is broken.
+    """
     sequences = lake.log.sequences(dataset)
     if sequences != list(range(1, len(sequences) + 1)) or not sequences:
         raise IntegrityError("the log has a gap: entries are missing")
     block = open_superblock(encode_superblock(lake.superblock))
-    newest = 0
-    for entry in chained(block, (lake.log.read_object(dataset, n) for n in sequences)):
+    digest = b""
+
+    def objects() -> Iterator[bytes]:
+        nonlocal digest
+        for sequence in sequences:
+            data = lake.log.read_object(dataset, sequence)
+            digest = hashlib.sha256(data).digest()
+            yield data
+
+    for entry in chained(block, objects()):
         if entry.dataset != dataset:
             raise IntegrityError(f"entry {entry.sequence} is of the dataset {entry.dataset!r}")
         audit.entries += 1
         if entry.kind == "committed":
             manifest = decode_manifest(entry.body)
-            newest = manifest.version
             audit.versions += 1
             _verify_version(lake, manifest, audit, read, meter)
-    return newest
+        elif entry.kind in DECODERS:
+            DECODERS[entry.kind](entry.body)
+    return len(sequences), digest
 
 
 def _verify_version(

@@ -39,7 +39,7 @@ GENERATIONS_KEPT = 4
 """Files that stay for those who looked a moment ago; an open one outlives its name anyway."""
 
 Heads = dict[str, tuple[int, str]]
-"""The last entry of each dataset that is reflected: its number and the hash of its object."""
+"""The last entry of each log that is reflected: its number and the hash of its object."""
 
 SCHEMA_VERSION = 1
 """Goes into `PRAGMA user_version`; a file with another one is made anew."""
@@ -105,7 +105,8 @@ class Catalog:
         keeps it open. Raises StorageFullError and the like when it cannot be written.
         """
         with self._lock:
-            heads = {row.name: (row.sequence, row.head.hex()) for row in self._lake.datasets()}
+            known = self._lake.index.heads()
+            heads = {name: (sequence, digest.hex()) for name, (sequence, digest) in known.items()}
             generation = sum(sequence for sequence, _ in heads.values())
             target = self._directory / f"{generation:010d}.sqlite"
             if self._current != heads or not target.exists():
@@ -193,7 +194,7 @@ def translated_sqlite(path: Path) -> Iterator[None]:
 
 
 def _heads_of(path: Path) -> Heads | None:
-    """The last entry of each dataset that a catalog reflects; None for a damaged or missing one."""
+    """The last entry of each log that a catalog reflects; None for a damaged or missing one."""
     if not path.is_file():
         return None
     try:

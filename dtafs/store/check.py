@@ -22,6 +22,7 @@ from dtafs.store import (
     checks_log,
     checks_packs,
     checks_parity,
+    checks_records,
     checks_staging,
     checks_tiers,
     checks_tree,
@@ -64,6 +65,7 @@ def rows_point_at_their_bytes(facts: Facts) -> None:
     """I3: an index row points at bytes that decode to its id, or says what the log says."""
     checks_packs.check_rows(facts.survey, facts.packs)
     checks_log.check_rows_of_log(facts.survey)
+    checks_records.check_records(facts.survey)
 
 
 def sealed_never_changes(facts: Facts) -> None:

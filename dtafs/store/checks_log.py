@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from dtafs.core.entries import manifest_hash
-from dtafs.core.names import check_dataset_name
-from dtafs.errors import UsageError
+from dtafs.core.entries import check_place, manifest_hash
+from dtafs.core.names import LAKE_LOG, check_dataset_name
+from dtafs.core.record_checks import DECODERS, decode_disposed
+from dtafs.errors import DtafsError, UsageError
 from dtafs.store.crypto import verify_superblock
 from dtafs.store.findings import Affected
 from dtafs.store.founding import read_superblock
@@ -30,7 +31,8 @@ def check_entries(survey: Survey) -> None:
     """I4: every entry is as it was signed, and follows the one before it."""
     for name, logged in survey.entries.items():
         try:
-            check_dataset_name(name)
+            if name != LAKE_LOG:
+                check_dataset_name(name)
         except UsageError as error:
             survey.add(4, f"log/ has a directory that cannot be a dataset: {error}")
         before: LoggedEntry | None = None
@@ -55,9 +57,13 @@ def _check_link(survey: Survey, one: LoggedEntry, before: LoggedEntry | None) ->
     entry = one.entry
     assert entry is not None
     where = f"entry {one.sequence} of {one.dataset!r}"
-    affects = [Affected(one.dataset)]
-    if (one.sequence == 1) != (entry.kind == "created"):
-        survey.add(4, f"{where} cannot be of the kind {entry.kind!r}", affects)
+    affects = [] if one.dataset == LAKE_LOG else [Affected(one.dataset)]
+    try:
+        check_place(one.dataset, one.sequence, entry.kind)
+        if entry.kind in DECODERS:
+            DECODERS[entry.kind](entry.body)
+    except DtafsError as error:
+        survey.add(4, str(error), affects)
     if one.sequence == 1 and entry.previous is not None:
         survey.add(4, f"{where} says that it has a predecessor", affects)
     if before is None or before.sequence != one.sequence - 1:
@@ -112,15 +118,15 @@ def check_nothing_destroyed(survey: Survey) -> None:
         broken = any(one.problem for one in logged)
         if gone and not missing and not broken:
             survey.add(10, f"no entry of {name!r} seals v{gone[0]}", [Affected(name, tuple(gone))])
-    for row in survey.lake.index.datasets():
-        logged = survey.entries.get(row.name, [])
+    for name, (sequence, _digest) in survey.lake.index.heads().items():
+        logged = survey.entries.get(name, [])
         newest = logged[-1].sequence if logged else 0
-        if newest < row.sequence and not survey.lake.log.exists(row.name, row.sequence):
-            lost = survey.lake.index.versions(row.name)
+        if newest < sequence and not survey.lake.log.exists(name, sequence):
+            lost = survey.lake.index.versions(name)
             survey.add(
                 10,
-                f"the log of {row.name!r} ends at entry {newest}, but entry {row.sequence} existed",
-                [Affected(row.name, tuple(v.number for v in lost if v.sequence > newest))],
+                f"the log of {name!r} ends at entry {newest}, but entry {sequence} existed",
+                [Affected(name, tuple(v.number for v in lost if v.sequence > newest))],
             )
 
 
@@ -142,6 +148,8 @@ def check_rows_of_log(survey: Survey) -> None:
         known = {(v.dataset, v.number): v.serial for name in rows for v in index.versions(name)}
         serials.update(known)
     for name, logged in survey.entries.items():
+        if name == LAKE_LOG:
+            continue  # `dtafs.store.checks_records` has its rows
         usable = [one for one in logged if one.entry is not None]
         if not usable or not survey.log_is_whole(name):
             continue  # reported already, and what the rows should be is not known
@@ -226,6 +234,12 @@ def replay(
             tags = tags | named if entry.kind == "tagged" else tags - named
             changed = msgspec.structs.replace(version, tags=tuple(sorted(tags)))
             versions[version.number] = changed
+        elif entry.kind == "disposed":
+            for ref in decode_disposed(entry.body).versions:
+                if ref.version in versions:
+                    version = versions[ref.version]
+                    gone = msgspec.structs.replace(version, disposed=one.sequence)
+                    versions[ref.version] = gone
     first = logged[0].entry
     assert first is not None
     given = tuple(first.body.get("tags", ()))

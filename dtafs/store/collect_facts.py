@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 def refuse_damage(lake: Lake) -> None:
     """Raise IntegrityError where the log has lost entries: what they name is not garbage."""
     with lake.append_lock:
-        known = {row.name: row.sequence for row in lake.index.datasets()}
-        for name in sorted({*known, *lake.log.datasets()}):
+        known = lake.index.heads()
+        for name in sorted({*known, *lake.log.names()}):
             there = lake.log.sequences(name)
-            if there != list(range(1, known.get(name, 0) + 1)):
+            if there != list(range(1, known.get(name, (0, b""))[0] + 1)):
                 raise IntegrityError(
                     f"the log of {name!r} and the index do not agree, so nothing can be collected; "
                     "run dtafsctl check"

@@ -13,23 +13,23 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtafs.core.chunking import ChunkParameters
+from dtafs.core.entries import check_place, make_log_entry
 from dtafs.core.format import Superblock
 from dtafs.core.names import (
-    LATEST,
+    LAKE_LOG,
     VersionSpec,
     check_dataset_name,
     check_tag,
-    format_time,
     parse_spec,
     suggest,
-    version_name,
 )
 from dtafs.core.parity import parity_percent
+from dtafs.core.records import DISPOSITION_KINDS, LAKE_KINDS
 from dtafs.core.values import Actor
 from dtafs.errors import (
     ConflictError,
@@ -45,7 +45,7 @@ from dtafs.store.crypto import Signer
 from dtafs.store.durable import Disk
 from dtafs.store.founding import FOLDERS, found_lake, read_superblock
 from dtafs.store.hashstates import HashStates
-from dtafs.store.index import DatasetRow, Index, VersionRow
+from dtafs.store.index import DatasetRow, Index, Step, VersionRow
 from dtafs.store.lock import WriterLock
 from dtafs.store.log import Appended, Log
 from dtafs.store.objects import Objects
@@ -55,6 +55,7 @@ from dtafs.store.pending import Pending
 from dtafs.store.placement.far import Far
 from dtafs.store.placement.stubs import Placed
 from dtafs.store.replay import apply_entry, replay
+from dtafs.store.resolving import resolve
 from dtafs.store.tiers.opening import open_tiers
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ class Lake:
         self.append_lock = threading.RLock()
         """Held while an entry is added: who holds it sees a log that stands still."""
         self._behind = False
+        self.clock: Callable[[], int] = lambda: time.time_ns()
+        """What time the host says that it is, in nanoseconds since the epoch."""
         self._area: StagingArea | None = None
 
     @staticmethod
@@ -188,7 +191,7 @@ class Lake:
 
     def now_ns(self) -> int:
         """The host's clock, but later than every entry: times never run backwards in a lake."""
-        return max(time.time_ns(), self.index.newest_time_ns() + 1)
+        return max(self.clock(), self.index.newest_time_ns() + 1)
 
     # The log and its view
 
@@ -200,22 +203,29 @@ class Lake:
             return count
 
     def record(self, dataset: str, kind: str, body: dict[str, Any], actor: Actor) -> Appended:
-        """Append an entry to a dataset's log and apply it to the index.
+        """Append an entry to a dataset's log, or the lake's own, and apply it to the index.
 
         When only the index could not follow, StorageFullError says that the fact itself is safe;
-        the next call, or the next open, brings the index up to date.
+        the next call, or the next open, brings the index up to date. IntegrityError when a record of
+        retention cannot be applied; nothing is written then.
         """
         self._writable()
         with self.append_lock:
             if self._behind:
                 self.replay()
-            row = self.index.dataset(dataset)
-            if (row is None) != (kind == "created"):
+            own = dataset == LAKE_LOG
+            row = self.index.own() if own else self.index.dataset(dataset)
+            if not own and (row is None) != (kind == "created"):
                 raise ConflictError(
                     f"dataset {dataset!r} {'does not exist' if row is None else 'exists already'}"
                 )
             sequence, head = (row.sequence + 1, row.head) if row else (1, None)
-            appended = self.log.append(dataset, sequence, head, self.now_ns(), actor, kind, body)
+            check_place(dataset, sequence, kind)
+            time_ns = self.now_ns()
+            if kind in LAKE_KINDS or kind in DISPOSITION_KINDS:
+                before = (self.superblock.lake, dataset, sequence, head, time_ns)
+                self.index.rehearse(Step(make_log_entry(*before, actor, kind, body), b"", ()))
+            appended = self.log.append(dataset, sequence, head, time_ns, actor, kind, body)
             self._behind = True
             try:
                 apply_entry(self.path, appended, self.index)
@@ -288,46 +298,7 @@ class Lake:
         """
         if isinstance(spec, str):
             spec = parse_spec(spec)
-        dataset = self.dataset(spec.dataset)
-        if spec.at_ns is not None:
-            return self._version_at(dataset, spec.at_ns)
-        number = spec.version
-        if spec.tag is not None and spec.tag != LATEST:
-            carriers = self.index.tagged(dataset.name, spec.tag)
-            if not carriers:
-                near = suggest(spec.tag, self.index.tags(dataset.name))
-                raise NotFoundError(
-                    f"no version of {dataset.name!r} carries the tag {spec.tag!r}{near}"
-                )
-            number = carriers[-1]
-        elif number is None:
-            number = dataset.newest
-        row = self.index.version(dataset.name, number) if number else None
-        if row is None:
-            if not dataset.newest:
-                raise NotFoundError(f"{dataset.name!r} has no version yet: commit one first")
-            raise NotFoundError(
-                f"{dataset.name!r} has no version {version_name(number)}; "
-                f"the newest is {version_name(dataset.newest)}"
-            )
-        return row
-
-    def _version_at(self, dataset: DatasetRow, at_ns: int) -> VersionRow:
-        low, high, found = 1, dataset.newest, None
-        while low <= high:
-            middle = (low + high) // 2
-            row = self.index.version(dataset.name, middle)
-            if row is None:
-                raise IntegrityError(
-                    f"version {middle} of {dataset.name!r} is missing from the index; run dtafsctl reindex"
-                )
-            if row.time_ns <= at_ns:
-                low, found = middle + 1, row
-            else:
-                high = middle - 1
-        if found is None:
-            raise NotFoundError(f"{dataset.name!r} had no version at {format_time(at_ns)}")
-        return found
+        return resolve(self.index, self.dataset(spec.dataset), spec)
 
     # Staging
 

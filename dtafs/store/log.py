@@ -74,8 +74,8 @@ class Log:
         """Whether an entry is there, damaged or not."""
         return self.path(dataset, sequence).exists()
 
-    def datasets(self) -> list[str]:
-        """The names of all datasets that have a log, sorted."""
+    def names(self) -> list[str]:
+        """The names of all logs, sorted: of the datasets, and of the lake's own if it has one."""
         folder = self._disk.root / "log"
         return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from dtafs.core.entries import (
     LogEntry,
+    check_place,
     decode_envelope,
     decode_log_entry,
     decode_manifest,
@@ -57,7 +58,8 @@ def open_superblock(data: bytes) -> Superblock:
 
 
 def chained(block: Superblock, objects: Iterable[bytes]) -> Iterator[LogEntry]:
-    """The entries of one dataset from the first on, each checked before it is yielded.
+    """The entries of one dataset, or of the lake's own log, from the first on, each checked before it
+    is yielded.
 
     Raises IntegrityError that names the entry when a signature does not verify, when a link of the
     chain is missing, or when versions are out of order.
@@ -104,8 +106,7 @@ def _check_link(
         raise IntegrityError(f"{where} is of another dataset")
     if entry.sequence != sequence or entry.previous != previous:
         raise IntegrityError(f"{where} does not follow the one before it: the chain is broken")
-    if (entry.kind == "created") != (sequence == 1):
-        raise IntegrityError(f"{where} cannot be of the kind {entry.kind!r}")
+    check_place(entry.dataset, sequence, entry.kind)
 
 
 def _check_ancestry(entry: LogEntry, sealed: dict[int, str]) -> None:

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from dtafs.core.entries import LogEntry
 from dtafs.core.names import format_time
 from dtafs.core.nodes import Fetch
+from dtafs.core.record_checks import DECODERS
 from dtafs.core.tree import walk
 from dtafs.core.values import Actor, Entry, Kind, Manifest
 from dtafs.store.bag import LAYOUT, MANIFEST, log_name
 from dtafs.store.compare import printable
 from dtafs.store.crypto import key_id
 from dtafs.store.proof import Proof
+from dtafs.store.record_texts import describe_record
 
 LISTED_MAX = 1_000
 """A version with more names than this is listed in the manifest only."""
@@ -125,7 +127,7 @@ def describe_entry(entry: LogEntry) -> str:
         case "collected":
             removed, added = len(body.get("removed", ())), len(body.get("added", ()))
             return f"collected: packs removed {removed}, written in their place {added}"
-    return entry.kind
+    return describe_record(entry) if entry.kind in DECODERS else entry.kind
 
 
 def _files(fetch: Fetch, top: Entry) -> Iterator[str]:

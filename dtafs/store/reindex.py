@@ -87,7 +87,7 @@ def _build(
     path: Path, disk: Disk, log: Log, old: Index | None, progress: Report | None
 ) -> dict[str, Any]:
     """Make a whole new index beside the old one; what `reindex` returns."""
-    _refuse_gaps(log, {row.name: row.sequence for row in old.datasets()} if old else {})
+    _refuse_gaps(log, old.heads() if old else {})
     for leftover in (FRESH, RETIRED):
         disk.remove_tree(path / leftover)
     disk.make_directory(path / FRESH)
@@ -106,11 +106,11 @@ def _build(
     return {"entries": entries, "rows": rows, **differences}
 
 
-def _refuse_gaps(log: Log, known: dict[str, int]) -> None:
+def _refuse_gaps(log: Log, known: dict[str, tuple[int, bytes]]) -> None:
     """Raise where the log has lost entries: the old index may be the last that knows of them."""
-    for name in sorted({*log.datasets(), *known}):
+    for name in sorted({*log.names(), *known}):
         there = set(log.sequences(name))
-        missing = set(range(1, max([known.get(name, 0), *there]) + 1)) - there
+        missing = set(range(1, max([known.get(name, (0, b""))[0], *there]) + 1)) - there
         if missing:
             raise IntegrityError(
                 f"entry {min(missing)} of {name!r} is missing from the log, so the index was left "

@@ -137,8 +137,9 @@ class _Repair:
             )
             if where is not None:
                 self._facts["mended"].append({"object": "lake.json", "how": where})
-            heads = {row.name: (row.sequence, row.head) for row in lake.index.datasets()}
-            for bad in find_bad_entries(lake.log, lake.superblock, heads, self._others):
+            for bad in find_bad_entries(
+                lake.log, lake.superblock, lake.index.heads(), self._others
+            ):
                 if bad.data is None:
                     self._bad_entries.append(bad)
                     continue

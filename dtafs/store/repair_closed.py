@@ -82,7 +82,7 @@ def _heads(path: Path) -> dict[str, tuple[int, bytes]]:
     except DtafsError:
         return {}
     try:
-        return {row.name: (row.sequence, row.head) for row in index.datasets()}
+        return index.heads()
     except DtafsError:
         return {}
     finally:

@@ -78,7 +78,7 @@ def _is_ours(path: Path, block: Superblock) -> bool:
         if Signer.load(path / "keys" / "signing.pem").public_key.hex() == block.public_key:
             return True
     log = Log(Disk(path), block, None)
-    for name in log.datasets():
+    for name in log.names():
         for sequence in log.sequences(name):
             with contextlib.suppress(DtafsError):
                 log.read(name, sequence)
@@ -92,7 +92,7 @@ def find_bad_entries(
     """Every entry that is not as it must be, with what to put there."""
     ours = [o for o in others if o.superblock is not None and o.superblock.lake == superblock.lake]
     bad: list[Bad] = []
-    for name in sorted({*log.datasets(), *heads}):
+    for name in sorted({*log.names(), *heads}):
         bad += _bad_in(log, superblock, name, heads.get(name, (0, b"")), ours)
     return bad
 

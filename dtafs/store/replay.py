@@ -28,9 +28,8 @@ _logger = logging.getLogger(__name__)
 def replay(root: Path, log: Log, index: Index) -> int:
     """Apply what the log of the lake at `root` has and the index has not; how many entries."""
     streams = []
-    for name in log.datasets():
-        row = index.dataset(name)
-        first = row.sequence + 1 if row else 1
+    for name in log.names():
+        first = (index.head(name) or (0, b""))[0] + 1
         if log.exists(name, first):
             streams.append(_keyed(log, name, first))
     count = 0

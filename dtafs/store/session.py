@@ -169,7 +169,9 @@ class Session:
         return version_facts(row)
 
     def record(self, dataset: str, kind: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Append an entry to the log of a dataset, such as `exported`."""
+        """Append an entry to the log of a dataset: `exported`, which needs nothing to be checked."""
+        if kind != "exported":
+            raise UsageError(f"entries of the kind {kind!r} are not written by themselves")
         appended = self.lake.record(dataset, kind, body, self.actor)
         return {"dataset": dataset, "sequence": appended.entry.sequence}
 

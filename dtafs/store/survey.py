@@ -82,7 +82,7 @@ class Spot(NamedTuple):
 
 
 class Survey:
-    """The facts about one lake, and the findings so far."""
+    """The facts about one lake, and the findings so far. `entries` are by the name of their log."""
 
     def __init__(
         self, lake: Lake, *, read_data: bool, report: Report | None, scrub: Scrub | None = None
@@ -158,10 +158,9 @@ class Survey:
         )
 
     def log_is_whole(self, dataset: str) -> bool:
-        """Whether every entry of a dataset that there ever was can be read, as far as is known."""
+        """Whether every entry of a log that there ever was can be read, as far as is known."""
         logged = self.entries.get(dataset, [])
-        row = self.lake.index.dataset(dataset)
-        known = row.sequence if row is not None else 0
+        known = (self.lake.index.head(dataset) or (0, b""))[0]
         return (
             not any(one.problem for one in logged)
             and [one.sequence for one in logged] == list(range(1, len(logged) + 1))
@@ -170,7 +169,7 @@ class Survey:
 
     def read_log(self) -> None:
         """Fill `entries`, `versions` and `named` from the objects of the log."""
-        for name in self.lake.log.datasets():
+        for name in self.lake.log.names():
             logged = self.entries[name] = [
                 self._read_entry(name, sequence) for sequence in self.lake.log.sequences(name)
             ]

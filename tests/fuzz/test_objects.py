@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -26,9 +27,14 @@ from dtafs.core.nodes import (
     encode_item,
     encode_node,
 )
+from dtafs.core.patterns import parse_pattern
+from dtafs.core.periods import end_of
+from dtafs.core.record_checks import DECODERS, encode_body
+from dtafs.core.records import Ruled
 from dtafs.core.values import Actor, Branch, Entry, Manifest, Source, Span, Totals, Transform
 from dtafs.errors import IntegrityError, UnsupportedError
 from dtafs.store.packs import decode_frame
+from tests.core.test_records import BODIES
 from tests.fuzz.mutations import SEEDS, fuzz, how_many
 
 H = bytes(range(32))
@@ -80,10 +86,14 @@ def payload(kind: str, body: dict[str, Any]) -> bytes:
     return canonical_json(log.make_log_entry("00" * 16, "D", 7, H, 10**18, ACTOR, kind, body))
 
 
+RECORDS = [(type(body).__name__.lower(), encode_body(body)) for body in BODIES]
+
+
 PAYLOADS = [
     payload("created", {"tags": ["raw"]}),
     payload("committed", msgspec.to_builtins(MANIFEST)),
     payload("collected", COLLECTION),
+    *(payload(kind, body) for kind, body in RECORDS),
 ]
 ENVELOPES = [log.encode_envelope(data, "0" * 16, bytes(64)) for data in PAYLOADS]
 PLAIN = b"0123456789" * 100
@@ -159,6 +169,22 @@ def json_object(data: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise IntegrityError("not an object")
     return found
+
+
+@how_many(0.5)
+@given(SEEDS)
+def test_records_of_retention(seed: int) -> None:
+    """What is decoded can be written again, and used: its patterns, periods and times are sound."""
+
+    def use(kind: str, data: bytes) -> None:
+        found = DECODERS[kind](json_object(data))
+        assert DECODERS[kind](encode_body(found)) == found
+        if isinstance(found, Ruled) and found.rule is not None:
+            parse_pattern(found.rule.datasets)
+            end_of(10**18, found.rule.cutoff.parsed)
+
+    for kind, body in RECORDS:
+        fuzz(f"record {kind}", [canonical_json(body)], partial(use, kind), (IntegrityError,), seed)
 
 
 @how_many()
