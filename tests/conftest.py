@@ -14,6 +14,7 @@ import pytest
 if TYPE_CHECKING:  # tests of the pure core must not need a store that works
     from dtafs.store.lake import Lake
     from tests.support.mounts import Mount
+    from tests.support.object_stores import ObjectStore
 
 # No deadline: two busy cores make any example slow. No database: a run leaves nothing in the
 # checkout, and the blob that is printed with a failure reproduces it.
@@ -81,3 +82,21 @@ def mount(tmp_path: Path) -> Iterator[Callable[..., Mount]]:
 def mounted_lake(lake_path: Path, mount: Callable[..., Mount]) -> Mount:
     """A new, empty lake, mounted; unmounted, its log read, then checked."""
     return mount(lake_path)
+
+
+@pytest.fixture(scope="session")
+def seaweed_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A SeaweedFS with a bucket, for the whole run; each test takes a prefix of its own."""
+    from tests.support.object_stores import seaweedfs
+
+    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def moto_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A moto with a bucket, whose archived objects must be restored; for the whole run."""
+    from tests.support.object_stores import moto
+
+    with moto(tmp_path_factory.mktemp("moto")) as store:
+        yield store

@@ -92,6 +92,7 @@ GATES = {
     "pyfastcdc": {"dtafs.core.chunking"},
     "rfc8785": {"dtafs.core.canonical"},
     "zfec": {"dtafs.store.parity"},
+    "obstore": {"dtafs.store.tiers.bucket"},
 }
 
 # Packages that only some layers may know, with the layers.

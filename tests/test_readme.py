@@ -95,7 +95,7 @@ def test_the_python_example_runs(places: Places, tmp_path: Path) -> None:
 
 
 def test_the_configuration_shown_is_the_default(tmp_path: Path) -> None:
-    from dtafs.store.config import Config, TierPlace, load_config
+    from dtafs.store.config import Config, TierSettings, load_config
 
     (shown,) = fences("A lake on disk", "toml")
     path = tmp_path / "config.toml"
@@ -104,7 +104,7 @@ def test_the_configuration_shown_is_the_default(tmp_path: Path) -> None:
     (shown,) = fences("Tiers", "toml")
     path.write_text(shown)
     tiers = load_config(path).tiers
-    assert tiers == {"warm": TierPlace(url="s3://bucket/prefix")}
+    assert tiers == {"warm": TierSettings(url="s3://bucket/prefix")}
 
 
 def test_the_exit_codes_shown_are_those_of_the_errors() -> None:

@@ -29,6 +29,7 @@ PLACES = {
     "repair": Place("dtafs.cli.repair", "repair", "Mend what is damaged, from parity or a copy."),
     "reindex": Place("dtafs.cli.upkeep", "reindex", "Rebuild the index from the objects."),
     "collect": Place("dtafs.cli.upkeep", "collect", "Delete what nothing reaches."),
+    "tier": Place("dtafs.cli.tiers", "tier", "Attach buckets, archives, directories; list them."),
     "stats": Place("dtafs.cli.upkeep", "stats", "Show counts and sizes."),
 }
 

@@ -19,26 +19,38 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--parity", metavar="SHARE", help="Reed-Solomon parity beside each pack: 2%.")
+@click.option("--tier", "tiers", multiple=True, metavar="NAME=URL", help="Attach a tier: warm=URL.")
 @standard
-def init(call: Call, parity: str | None) -> None:
+def init(call: Call, parity: str | None, tiers: tuple[str, ...]) -> None:
     """Make a lake, in a directory that is absent or empty.
 
     With --parity 2%, any one damaged region of up to 1 % of a pack can be mended without a copy.
+    --tier is as `dtafsctl tier add` afterwards; a place that does not suit leaves no lake behind.
     """
     from dtafs.core.parity import parse_percent
     from dtafs.store.lake import Lake
 
     percent = 0 if parity is None else parse_percent(parity)
+    wanted = {}
+    if tiers:
+        from dtafs.cli.tiers import tried_tiers
+
+        wanted = tried_tiers(call.path, tiers)
     with Lake.create(call.path, parity=percent) as lake:
+        if wanted:
+            from dtafs.store.tiers.attach import attach
+        attached = [attach(lake, name, settings) for name, settings in wanted.items()]
         facts = {
             "lake": lake.superblock.lake,
             "path": str(lake.path),
             "parity_percent": lake.parity,
             "created": lake.superblock.created,
             "public_key": lake.superblock.public_key,
+            "tiers": attached,
         }
     lines = [
         f"Made the lake {facts['lake']} in {facts['path']}",
+        *(f"Its tier {tier['name']} is {tier['url']}" for tier in attached),
         f"Its public key is {facts['public_key']}: note it where the lake is not",
     ]
     call.answer(facts, lines)

@@ -131,6 +131,18 @@ class RemoteSession:
         places = [os.path.join(os.getcwd(), path) for path in lakes]
         return self._ask("repair", progress, lakes=places, dry_run=dry_run)
 
+    def tier_add(self, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+        """Attach a tier."""
+        return self._ask("tier_add", name=name, settings=settings)
+
+    def tier_remove(self, name: str) -> dict[str, Any]:
+        """Take a tier away."""
+        return self._ask("tier_remove", name=name)
+
+    def tier_list(self, probe: bool = False) -> dict[str, Any]:
+        """All tiers, and whether they answer."""
+        return self._ask("tier_list", probe=probe)
+
     def _ask(self, call: str, progress: Report | None = None, **arguments: Any) -> dict[str, Any]:
         request = {"call": call, "program": self._program, "arguments": arguments}
         try:

@@ -26,7 +26,8 @@ LINE_MAX_BYTES = 16 * 1024 * 1024
 """A `put` of 100,000 paths fits; more is a mistake or an attack."""
 
 CALLS = frozenset(
-    "create put status commit discard set_tags record stats reindex collect repair".split()
+    "create put status commit discard set_tags record stats reindex collect repair "
+    "tier_add tier_remove tier_list".split()
 )
 """The methods of `dtafs.store.session.Session` that a command may ask for."""
 

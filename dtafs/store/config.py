@@ -50,25 +50,30 @@ class Collect(Struct, frozen=True, forbid_unknown_fields=True):
     """From what share of garbage a pack is rewritten: at a half, each byte freed costs one written."""
 
 
-class TierPlace(Struct, frozen=True, forbid_unknown_fields=True):
-    """Another place for packs: `[tiers.NAME]`, where NAME is `warm`, `cold` or any other word."""
+class TierSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """One tier: a table `[tiers.NAME]`. Credentials are never here."""
 
     url: str = ""
-    """`s3://bucket/prefix`, or `file:///directory`."""
-    endpoint: str = ""
-    """Of an S3-compatible store other than that of Amazon."""
-    region: str = ""
-    profile: str = ""
-    """Of the AWS configuration, for the credentials."""
-    storage_class: str = ""
-    """An archive, whose objects must be recalled before they are read; of a directory, any word says
-    that it stands for one."""
+    """`s3://BUCKET/PREFIX`, or `file:///DIRECTORY`."""
+    endpoint: str | None = None
+    """Of an S3-compatible store, such as `http://127.0.0.1:8333`; None is AWS."""
+    region: str | None = None
+    """None is what the AWS files say, else `us-east-1`."""
+    profile: str | None = None
+    """A profile of the AWS files."""
+    storage_class: str | None = None
+    """For packs. GLACIER and DEEP_ARCHIVE must be recalled before they are read; so must any class of a
+    directory, which then stands for a tape library."""
     recall_days: float = 1.0
-    """How long a recalled object can be read from the archive."""
+    """How long the store keeps a recalled object readable, unless it is fetched before."""
+    recall_priority: str = "Standard"
+    """Standard, Bulk or Expedited: what AWS charges by, and how long it takes."""
     recall_hours: float = 5.0
     """How long a recall takes until the archive has an object ready: for estimates."""
     read_price_gib: float = 0.0
     """What it costs to read or recall one GiB, in any currency: for estimates."""
+    timeout_s: float = 60.0
+    """One request with its answer: time enough to move a pack of 32 MiB at 0.5 MiB/s."""
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,7 +83,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     ingest: Ingest = Ingest()
     mount: Mount = Mount()
     collect: Collect = Collect()
-    tiers: dict[str, TierPlace] = {}
+    tiers: dict[str, TierSettings] = {}
 
 
 def _check_names(path: Path, data: dict[str, object], shape: object, prefix: str = "") -> None:
@@ -86,7 +91,7 @@ def _check_names(path: Path, data: dict[str, object], shape: object, prefix: str
         for name, table in data.items():
             if not isinstance(table, dict):
                 raise UsageError(f"{path}: {prefix + name!r} is a table, not a value")
-            _check_names(path, table, TierPlace(), f"{prefix}{name}.")
+            _check_names(path, table, TierSettings(), f"{prefix}{name}.")
         return
     known = {field: getattr(shape, field) for field in shape.__struct_fields__}  # type: ignore[attr-defined]
     for key, value in data.items():
@@ -98,14 +103,24 @@ def _check_names(path: Path, data: dict[str, object], shape: object, prefix: str
             _check_names(path, value, known[key], f"{prefix}{key}.")
 
 
-def load_config(path: Path) -> Config:
-    """The configuration in a file, or the defaults where there is none; UsageError names a wrong key."""
+def read_config(path: Path) -> bytes:
+    """The text of a configuration; empty where there is none."""
     try:
-        text = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
-        return Config()
+        return b""
     except OSError as error:
         raise from_os_error(error, "reading the configuration") from error
+
+
+def load_config(path: Path) -> Config:
+    """The configuration in a file, or the defaults where there is none; UsageError names a wrong key."""
+    text = read_config(path)
+    return parse_config(path, text) if text else Config()
+
+
+def parse_config(path: Path, text: bytes) -> Config:
+    """The configuration that a text is; `path` is what errors name."""
     import tomllib  # most lakes have no such file
 
     try:
@@ -124,22 +139,8 @@ def load_config(path: Path) -> Config:
         raise UsageError(
             f"{path}: collect.grace_days cannot be negative, collect.rewrite_share lies in (0, 1]"
         )
-    _check_tiers(path, config)
+    if config.tiers:
+        from dtafs.store.tiers.settings import check_tiers
+
+        check_tiers(path, config.tiers)
     return config
-
-
-def _check_tiers(path: Path, config: Config) -> None:
-    urls: dict[str, str] = {}
-    for name, tier in config.tiers.items():
-        if name == "hot" or not name.isidentifier():
-            raise UsageError(f"{path}: {name!r} cannot be the name of a tier; take warm or cold")
-        if not tier.url.startswith(("s3://", "file:///")):
-            raise UsageError(
-                f"{path}: tiers.{name}.url is s3://bucket/prefix or file:///directory, not {tier.url!r}"
-            )
-        url = tier.url.rstrip("/")
-        if url in urls:
-            raise UsageError(f"{path}: the tiers {urls[url]!r} and {name!r} have one url, {url}")
-        urls[url] = name
-        if min(tier.recall_days, tier.recall_hours, tier.read_price_gib) < 0:
-            raise UsageError(f"{path}: times and prices of tiers.{name} cannot be negative")

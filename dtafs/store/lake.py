@@ -56,7 +56,7 @@ from dtafs.store.placement.far import Far
 from dtafs.store.placement.stubs import Placed
 from dtafs.store.replay import apply_entry, replay
 from dtafs.store.resolving import resolve
-from dtafs.store.tiers.opening import open_tiers
+from dtafs.store.tiers.opening import Tiers
 
 if TYPE_CHECKING:
     from dtafs.store.staging.area import StagingArea
@@ -89,7 +89,8 @@ class Lake:
         if self.can_write:
             with _staging_damage(path):
                 self.pending = Pending(path / "staging" / "pending")
-        self.tiers = open_tiers(self.config)
+        # Where AWS's own tools look for credentials, a library has to look as well.
+        self.tiers = Tiers(path, superblock, self.config.tiers, os.environ)
         """The tiers that this host knows, by name."""
         self.placed = Placed(path, disk)
         self.far = Far(path, disk, self.placed, self.tier, self.config.cache.far_mib << 20)
@@ -156,6 +157,7 @@ class Lake:
         if self._area is not None:
             self._area.close()
             self._area = None
+        self.tiers.close(self.disk if self.can_write else None)
         self.files.close()
         self.far.close()
         for index in (self.index, *self._retired):
@@ -180,7 +182,7 @@ class Lake:
         return place
 
     def tier(self, name: str) -> Tier:
-        """A tier by its name; NotFoundError names the nearest that this host knows."""
+        """A tier by its name; `Tiers` says what else than NotFoundError this may raise."""
         return self.tiers[name]
 
     def _renew_index(self) -> None:

@@ -25,6 +25,7 @@ from dtafs.core.names import check_dataset_name, check_tag, format_time
 from dtafs.core.values import Actor, Source, Transform
 from dtafs.errors import BusyError, UsageError, from_os_error
 from dtafs.store.commit import finish
+from dtafs.store.config import TierSettings
 from dtafs.store.index import VersionRow
 from dtafs.store.ingest import Ingest
 from dtafs.store.lake import Lake
@@ -217,6 +218,24 @@ class Session:
         from dtafs.store.repair import repair
 
         return repair(self.lake, self.actor, lakes, dry_run=dry_run, report=progress)
+
+    def tier_add(self, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+        """Attach a tier; `settings` are the keys of its table, none for a table that is there."""
+        from dtafs.store.tiers.attach import attach
+
+        return attach(self.lake, name, _converted(settings, TierSettings))
+
+    def tier_remove(self, name: str) -> dict[str, Any]:
+        """Take a tier away, unless it holds the only copy of something."""
+        from dtafs.store.tiers.attach import detach
+
+        return detach(self.lake, name)
+
+    def tier_list(self, probe: bool = False) -> dict[str, Any]:
+        """All tiers, what their stores do, and whether they answer; `probe` tries them out again."""
+        from dtafs.store.tiers.attach import list_tiers
+
+        return {"tiers": list_tiers(self.lake, probe)}
 
     def on_staging(self, call: Callable[[], T]) -> T:
         """Make a call on staging's thread; the nodes it misses are read here, between attempts."""

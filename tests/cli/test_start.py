@@ -78,7 +78,7 @@ def test_every_command_has_help_and_json(name: str) -> None:
 
 def test_options_of_later_work_do_not_exist() -> None:
     options = {o for name in COMMANDS for p in ctl.commands[name].params for o in p.opts}
-    assert not {"--encrypt", "--tier", "--format"} & options
+    assert not {"--encrypt", "--format"} & options
 
 
 def test_the_summary_of_a_command_is_in_the_help() -> None:

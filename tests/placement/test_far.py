@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from dtafs.core.format import pack_key
 from dtafs.errors import IntegrityError, StorageError
+from dtafs.store.config import load_config
 from dtafs.store.lake import Lake
 from dtafs.store.objects import Objects
 from dtafs.store.packfiles import FarFrame
@@ -158,10 +160,8 @@ def test_wrong_bytes_are_never_given_and_another_tier_is_asked(tiered: Lake) -> 
     second.mkdir()
     place = f'\n[tiers.zweite]\nurl = "file://{second}"\n'
     configure(tiered.path, place)
-    from dtafs.store.config import load_config
-    from dtafs.store.tiers.opening import open_tiers
-
-    tiered.tiers |= open_tiers(load_config(tiered.path / "config.toml"))
+    shutil.copy(tiered.path / "lake.json", second)
+    tiered.tiers.renew(load_config(tiered.path / "config.toml").tiers, tiered.disk)
     copy_pack(tiered, pack, "warm")
     copy_pack(tiered, pack, "zweite")
     drop_pack(tiered, pack)

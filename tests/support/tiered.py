@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def add_tiers(lake: Path, more: str = "") -> None:
     for name, archive in (("warm", ""), ("cold", 'storage_class = "TAPE"\n')):
         place = lake.parent / name
         place.mkdir(exist_ok=True)
+        shutil.copy(lake / "lake.json", place)
         lines.append(f'[tiers.{name}]\nurl = "file://{place}"\n{archive}')
     (lake / "config.toml").write_text("\n".join([*lines, more]))
 
@@ -103,7 +105,7 @@ def troubled(lake: Lake, name: str) -> TroubledTier:
     """Put a tier that fails when it is told to in the place of a lake's own."""
     root = lake.path.parent / name
     tier = TroubledTier(name, root, archive=lake.tier(name).needs_recall)
-    lake.tiers[name] = tier
+    lake.tiers.use(name, tier)
     return tier
 
 

@@ -116,7 +116,7 @@ def test_keys_are_listed_below_a_prefix(tier: Tier) -> None:
 
 
 @pytest.mark.parametrize(
-    "dataset", ["größe ☂", "a b", "100%", "~x", "a#b?c&d", "a\\b", "a+b", "{a}|"]
+    "dataset", ["größe ☂", "a b", "100%", "~x", "a#b?c&d", "a\\b", "a=5Cb", "a+b", "{a}|"]
 )
 def test_names_of_datasets_are_kept(tier: Tier, dataset: str) -> None:
     key = f"log/{dataset}/0000000001"

@@ -51,7 +51,8 @@ class Tier(Protocol):
     """The key of its table in `config.toml`, such as `warm`."""
     url: str
     needs_recall: bool
-    """Objects are archived: reading one raises RecallError until `recall` has made it READY."""
+    """Packs are archived: reading one raises RecallError until `recall` has made it READY. Other
+    objects (`lake.json`, the log) can always be read."""
 
     def put(self, key: str, data: Source) -> None:
         """Create an object unless it is there with these very bytes. It is durable on return."""
@@ -85,6 +86,11 @@ def check_key(key: str) -> str:
     if not key or any(part in ("", ".", "..") for part in key.split("/")) or "\0" in key:
         raise UsageError(f"{key!r} is no key of an object")
     return key
+
+
+def can_be_archived(key: str) -> bool:
+    """Only packs are: `lake.json` and the log say what there is, and are read at once."""
+    return key.startswith("packs/")
 
 
 def parts_of(data: Source) -> Iterator[bytes]:

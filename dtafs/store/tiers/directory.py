@@ -32,6 +32,7 @@ from dtafs.store.tiers.base import (
     Source,
     State,
     Tier,
+    can_be_archived,
     check_key,
     parts_of,
     size_of,
@@ -170,7 +171,7 @@ class DirectoryTier(Tier):
         return self._root / RECALLED / key
 
     def _is_ready(self, key: str) -> bool:
-        if not self.needs_recall:
+        if not self.needs_recall or not can_be_archived(key):
             return True
         try:
             recalled_s = self._mark(key).stat().st_mtime

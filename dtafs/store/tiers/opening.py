@@ -1,33 +1,194 @@
-"""From the configuration of this host to the tiers of a lake."""
+"""The tiers that this host knows of one lake, each opened when it is first used.
+
+The client of object stores takes a quarter of a second to import, so it is imported only then. A tier is
+used only after its copy of `lake.json` was compared with the lake's: a table that names the bucket of
+another lake would mix the two.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from urllib.parse import unquote
 
+from dtafs.core.format import Superblock, decode_superblock
 from dtafs.core.names import suggest
-from dtafs.errors import NotFoundError, UnsupportedError
-from dtafs.store.config import Config, TierPlace
+from dtafs.errors import DtafsError, IntegrityError, NotFoundError, RefusedError
+from dtafs.store.config import TierSettings
+from dtafs.store.durable import Disk
 from dtafs.store.tiers.base import Tier
+from dtafs.store.tiers.credentials import find_credentials
 from dtafs.store.tiers.directory import DirectoryTier
+from dtafs.store.tiers.patience import Counters, Patience, Retrying
+from dtafs.store.tiers.settings import parse_url, settled
+from dtafs.store.tiers.state import Capabilities, add_counts, read_state
+
+SUPERBLOCK_KEY = "lake.json"
 
 
-class Tiers(dict[str, Tier]):
-    """The tiers that this host knows, by name; NotFoundError, naming the nearest, for another."""
+class OpenTier:
+    """A tier with what is counted on the way to it."""
 
-    def __missing__(self, name: str) -> Tier:
-        raise NotFoundError(f"config.toml has no tier {name!r}{suggest(name, self)}")
-
-
-def open_tiers(config: Config) -> Tiers:
-    """The tiers of `config.toml`. Asks none of them anything."""
-    return Tiers((name, open_tier(name, place)) for name, place in config.tiers.items())
+    def __init__(self, tier: Tier, retrying: Retrying) -> None:
+        self.tier, self.retrying = tier, retrying
 
 
-def open_tier(name: str, place: TierPlace) -> Tier:
-    """One tier; UnsupportedError for a kind of store that this release does not know."""
-    if place.url.startswith("file://"):
-        root = Path(unquote(place.url.removeprefix("file://")))
-        archive = bool(place.storage_class)
-        return DirectoryTier(name, root, archive=archive, recall_days=place.recall_days)
-    raise UnsupportedError(f"tier {name!r}: this release has no client for {place.url}")
+def open_tier(
+    name: str,
+    settings: TierSettings,
+    environment: Mapping[str, str],
+    known: Capabilities,
+    patience: Patience | None = None,
+) -> OpenTier:
+    """The tier that a table describes. Makes no request; RefusedError without credentials comes with
+    the first one."""
+    settings = settled(name, settings, environment)
+    address = parse_url(settings.url)
+    patience = patience or Patience(timeout_s=settings.timeout_s)
+    retrying = Retrying(name, patience, Counters())
+    if address.scheme == "file":
+        archive = settings.storage_class is not None
+        tier: Tier = DirectoryTier(
+            name, Path(address.path), archive=archive, recall_days=settings.recall_days
+        )
+        return OpenTier(tier, retrying)
+    from dtafs.store.tiers.bucket import Bucket
+    from dtafs.store.tiers.s3 import S3Tier
+    from dtafs.store.tiers.signed import Target, check_endpoint
+
+    region = settings.region or ""
+    endpoint = check_endpoint(settings.endpoint or f"https://s3.{region}.amazonaws.com")
+    find = partial(find_credentials, name, settings.profile, environment)
+    target = Target(endpoint, region, address.bucket)
+    bucket = Bucket(name, target, address.path, find, patience, retrying)
+    tier = S3Tier(
+        name,
+        settings.url,
+        bucket,
+        retrying,
+        storage_class=settings.storage_class,
+        conditional=known.creates_safely,
+        archives=known.archive != "at once",
+        recall_days=settings.recall_days,
+        priority=settings.recall_priority,
+    )
+    return OpenTier(tier, retrying)
+
+
+def lake_in(tier: Tier) -> Superblock | None:
+    """The superblock of the lake that a tier belongs to; None of a tier that belongs to none yet."""
+    try:
+        data = tier.read(SUPERBLOCK_KEY)
+    except NotFoundError:
+        if tier.facts(SUPERBLOCK_KEY) is None:  # raises where all of the tier is gone
+            return None
+        raise
+    try:
+        return decode_superblock(data)
+    except IntegrityError as error:
+        raise IntegrityError(f"tier {tier.name}: {error}") from None
+
+
+class Tiers(Mapping[str, Tier]):
+    """The tiers of a lake by name, in the order of `config.toml`. Thread-safe. The first use of a tier
+    asks it which lake's it is, so that is for threads that may wait."""
+
+    def __init__(
+        self,
+        root: Path,
+        superblock: Superblock,
+        settings: Mapping[str, TierSettings],
+        environment: Mapping[str, str],
+        patience: Patience | None = None,
+    ) -> None:
+        self._root, self._superblock = root, superblock
+        self.settings: Mapping[str, TierSettings] = dict(settings)
+        self.environment, self._patience = environment, patience
+        self._lock = threading.Lock()
+        self._open: dict[str, OpenTier] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.settings)
+
+    def __len__(self) -> int:
+        return len(self.settings)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.settings
+
+    def __getitem__(self, name: str) -> Tier:
+        """A tier that can be used. NotFoundError, not KeyError, when there is no such tier, RefusedError
+        when it was never attached or is another lake's, else what kept the tier from answering."""
+        with self._lock:
+            found = self._open.get(name)
+        if found is not None:
+            return found.tier
+        opened = self._opened(name)
+        check_lake(opened.tier, self._superblock)
+        with self._lock:
+            return self._open.setdefault(name, opened).tier
+
+    def _opened(self, name: str) -> OpenTier:
+        settings = self.settings.get(name)
+        if settings is None:
+            near = suggest(name, self.settings)
+            raise NotFoundError(f"config.toml has no tier {name!r}{near}")
+        capabilities = read_state(self._root, name, settings.url).capabilities
+        return open_tier(name, settings, self.environment, capabilities, self._patience)
+
+    def use(self, name: str, tier: Tier) -> None:
+        """Use this object for a tier from now on: tests put one that fails in the place of another."""
+        with self._lock:
+            patience = Retrying(name, self._patience or Patience(), Counters())
+            self._open[name] = OpenTier(tier, patience)
+
+    def renew(self, settings: Mapping[str, TierSettings], disk: Disk) -> None:
+        """Go by other settings from now on. What was opened before is used no more."""
+        self.save_counters(disk)
+        with self._lock:
+            self.settings, dropped, self._open = dict(settings), self._open, {}
+        for opened in dropped.values():
+            opened.retrying.stop()
+
+    def counters(self, name: str) -> dict[str, int]:
+        """What happened on the way to a tier, in this process since it was last saved."""
+        with self._lock:
+            found = self._open.get(name)
+        return found.retrying.counters.snapshot() if found is not None else {}
+
+    def save_counters(self, disk: Disk) -> None:
+        """Add what happened to what this host remembers. Only the writer of the lake does."""
+        with self._lock:
+            opened = list(self._open.items())
+        for name, found in opened:
+            counts = found.retrying.counters.take()
+            add_counts(disk, name, found.tier.url, counts, time.time_ns())
+
+    def close(self, disk: Disk | None) -> None:
+        """Have nobody wait for a tier any longer; with a disk, save the counters there."""
+        with self._lock:
+            opened = list(self._open.values())
+        for found in opened:
+            found.retrying.stop()
+        if disk is not None:
+            with contextlib.suppress(DtafsError):  # nothing relies on them
+                self.save_counters(disk)
+        with self._lock:
+            self._open.clear()
+
+
+def check_lake(tier: Tier, superblock: Superblock) -> None:
+    """Raise RefusedError unless a tier belongs to this lake."""
+    found = lake_in(tier)
+    if found is None:
+        raise RefusedError(
+            f"tier {tier.name} at {tier.url} was not attached to a lake yet: dtafsctl tier add {tier.name}"
+        )
+    if found.lake != superblock.lake:
+        raise RefusedError(
+            f"tier {tier.name} at {tier.url} belongs to another lake, {found.lake}: give this one a prefix "
+            "of its own"
+        )

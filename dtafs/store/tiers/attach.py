@@ -1,0 +1,211 @@
+"""Attaching a tier to a lake, taking it away again, and what there is to say of each.
+
+A tier belongs to the lake whose `lake.json` lies in it. Attaching goes: the place is looked at (is it there,
+is it another lake's, is it empty); the store is tried out; `lake.json` is put; `config.toml` gets its
+table. A crash between the last two leaves a tier that can be attached again. Taking a tier away changes
+`config.toml` only: what lies in the tier stays there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dtafs.core.format import pack_key
+from dtafs.core.names import format_time
+from dtafs.errors import (
+    DtafsError,
+    NotFoundError,
+    RefusedError,
+    StorageError,
+    UsageError,
+    outcome_of,
+)
+from dtafs.store.config import TierSettings, load_config
+from dtafs.store.durable import Disk, read_file
+from dtafs.store.founding import SUPERBLOCK_LIMIT_BYTES
+from dtafs.store.placement.moves import only_copies
+from dtafs.store.placement.stubs import tiers_of as holders
+from dtafs.store.tiers.base import Tier
+from dtafs.store.tiers.opening import SUPERBLOCK_KEY, lake_in, open_tier
+from dtafs.store.tiers.patience import Patience
+from dtafs.store.tiers.probe import probe
+from dtafs.store.tiers.settings import (
+    check_tier_name,
+    config_text,
+    parse_url,
+    settled,
+    with_tier,
+    without_tier,
+    write_tiers,
+)
+from dtafs.store.tiers.state import (
+    Capabilities,
+    forget_state,
+    read_state,
+    write_state,
+)
+
+if TYPE_CHECKING:
+    from dtafs.store.lake import Lake
+
+SHORT = Patience(timeout_s=20.0, attempts=3, give_up_s=30.0)
+"""Somebody is waiting to be told what is wrong."""
+
+
+def try_place(
+    name: str, settings: TierSettings, environment: Any, lake: str | None
+) -> tuple[TierSettings, Capabilities]:
+    """Look at the place of a new tier and try the store out; its settings with all filled in.
+
+    `lake` is the id of the lake that it is for, None of one that is not made yet. RefusedError when
+    the place is another lake's or holds anything that looks like one.
+    """
+    settings = settled(check_tier_name(name), settings, environment)
+    address = parse_url(settings.url)
+    if address.scheme == "file":
+        _make_directory(Path(address.path))
+    tier = open_tier(name, settings, environment, Capabilities(), SHORT).tier
+    found = lake_in(tier)
+    if found is not None and found.lake != lake:
+        raise RefusedError(
+            f"{settings.url} belongs to another lake, {found.lake}: give this one a prefix of its own"
+        )
+    if found is None:
+        for prefix in ("packs/", "log/"):
+            key = next(tier.keys(prefix), None)
+            if key is not None:
+                raise RefusedError(
+                    f"{settings.url} has {key[0]} but no lake.json: choose an empty place for the tier"
+                )
+    return settings, probe(tier)
+
+
+def _make_directory(path: Path) -> None:
+    """Make the directory of a tier, but not the ones above it: a disk may not be mounted there."""
+    if path.is_dir():
+        return
+    if not path.parent.is_dir():
+        raise NotFoundError(f"{path.parent} is not there: make it, or mount what it stands for")
+    Disk(path).make_directory(path)
+
+
+def attach(lake: Lake, name: str, settings: TierSettings) -> dict[str, Any]:
+    """Attach a tier to an open lake; a table that is there already is completed. What it is found to be."""
+    text = config_text(lake.path)
+    listed = load_config(lake.path / "config.toml").tiers.get(name)
+    if not settings.url and listed is None:
+        raise UsageError(f"where is tier {name}? dtafsctl tier add {name} s3://BUCKET/PREFIX")
+    if listed is not None and settings.url in ("", listed.url):
+        settings, changed = listed, None
+    else:
+        filled = settled(name, settings, lake.tiers.environment)
+        changed = with_tier(lake.path / "config.toml", text, name, filled)
+    filled, capabilities = try_place(name, settings, lake.tiers.environment, lake.superblock.lake)
+    tier = open_tier(name, filled, lake.tiers.environment, capabilities).tier
+    tier.put(SUPERBLOCK_KEY, read_file(lake.path / SUPERBLOCK_KEY, SUPERBLOCK_LIMIT_BYTES))
+    _remember(lake, name, filled.url, capabilities)
+    if changed is not None:
+        write_tiers(lake.disk, changed)
+    lake.tiers.renew(load_config(lake.path / "config.toml").tiers, lake.disk)
+    return tier_facts(lake, name)
+
+
+def _remember(lake: Lake, name: str, url: str, capabilities: Capabilities) -> None:
+    state = read_state(lake.path, name, url)
+    state.capabilities, state.probed = capabilities, format_time(time.time_ns())
+    write_state(lake.disk, name, state)
+
+
+def detach(lake: Lake, name: str) -> dict[str, Any]:
+    """Take a tier away; RefusedError while it holds the only copy of a pack of the lake."""
+    changed = without_tier(lake.path / "config.toml", config_text(lake.path), name)
+    packs, size_bytes = only_copies(lake, name)
+    if packs:
+        raise RefusedError(
+            f"tier {name} holds the only copy of {packs} packs of {size_bytes:,} bytes: recall them, or move "
+            "them to another tier, before it is removed"
+        )
+    unknown = _nowhere_else(lake, name)
+    if unknown:
+        raise RefusedError(
+            f"tier {name} has {unknown} packs that this lake needs and knows nowhere: run dtafsctl reindex, "
+            "which notes where they are, before it is removed"
+        )
+    write_tiers(lake.disk, changed)
+    facts = {"name": name, "url": lake.tiers.settings[name].url}
+    lake.tiers.renew(load_config(lake.path / "config.toml").tiers, lake.disk)
+    forget_state(lake.disk, name)
+    return facts
+
+
+def _nowhere_else(lake: Lake, name: str) -> int:
+    """How many packs of the lake lie in a tier, and as far as is known nowhere."""
+    unknown = {
+        pack_key(pack)
+        for pack, _row in lake.index.packs()
+        if not lake.placed.is_hot(pack) and not holders(lake.path, pack)
+    }
+    return sum(key in unknown for key, _size in lake.tiers[name].keys("packs/")) if unknown else 0
+
+
+def probe_again(lake: Lake, name: str) -> None:
+    """Try the store of a tier out once more, and go by what is found."""
+    _remember(lake, name, lake.tiers.settings[name].url, probe(lake.tiers[name]))
+    lake.tiers.renew(lake.tiers.settings, lake.disk)
+
+
+def tier_facts(lake: Lake, name: str) -> dict[str, Any]:
+    """What is known of a tier without asking it."""
+    settings = lake.tiers.settings[name]
+    state = read_state(lake.path, name, settings.url)
+    counters = dict(state.counters)
+    for key, count in lake.tiers.counters(name).items():
+        counters[key] = counters.get(key, 0) + count
+    found = state.capabilities
+    return {
+        "name": name,
+        "url": settings.url,
+        "endpoint": settings.endpoint,
+        "region": settings.region,
+        "storage_class": settings.storage_class,
+        "probed": state.probed,
+        "capabilities": {
+            "conditional_put": found.conditional_put,
+            "overwrite": found.overwrite,
+            "ranges": found.ranges,
+            "archive": found.archive,
+            "object_lock": found.object_lock,
+        },
+        "counters": counters,
+        "since": state.since,
+    }
+
+
+def reach(tiers: Mapping[str, Tier], name: str) -> dict[str, Any]:
+    """Whether a tier answers now: `answers`, and else the `problem`, its `kind` and sentence."""
+    try:
+        tiers[name].facts(SUPERBLOCK_KEY)
+    except DtafsError as error:
+        return {
+            "answers": False,
+            "problem": {"kind": outcome_of(error).kind, "message": str(error)},
+        }
+    return {"answers": True, "problem": None}
+
+
+def list_tiers(lake: Lake, again: bool) -> list[dict[str, Any]]:
+    """Every tier: what is known of it, and whether it answers; tried out once more with `again`."""
+    found = []
+    for name in lake.tiers:
+        reached = reach(lake.tiers, name)
+        if again and reached["answers"]:
+            try:
+                probe_again(lake, name)
+            except StorageError as error:
+                kind = outcome_of(error).kind
+                reached = {"answers": False, "problem": {"kind": kind, "message": str(error)}}
+        found.append({**tier_facts(lake, name), **reached})
+    return found
