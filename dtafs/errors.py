@@ -24,6 +24,10 @@ class NotFoundError(DtafsError):
     """What was named does not exist; the text names the nearest that does."""
 
 
+class DisposedError(NotFoundError):
+    """A version that was disposed of lawfully: its entry is there, its bytes are not."""
+
+
 class ConflictError(DtafsError):
     """It exists already, or somebody else changed it meanwhile."""
 
@@ -76,6 +80,7 @@ OUTCOMES: dict[type[DtafsError], Outcome] = {
     DtafsError: Outcome(errno.EIO, 1, "failed"),
     UsageError: Outcome(errno.EINVAL, 2, "usage"),
     NotFoundError: Outcome(errno.ENOENT, 3, "not-found"),
+    DisposedError: Outcome(errno.ENODATA, 3, "disposed"),
     ConflictError: Outcome(errno.EEXIST, 4, "conflict"),
     BusyError: Outcome(errno.EBUSY, 4, "busy"),
     TooManyOpenError: Outcome(errno.ENFILE, 4, "busy"),

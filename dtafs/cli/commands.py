@@ -23,6 +23,7 @@ PLACES = {
     "cat": Place("dtafs.cli.reading", "cat", "Print a file of a version."),
     "tag": Place("dtafs.cli.datasets", "tag", "Put tags on a version, or take them off."),
     "lineage": Place("dtafs.cli.datasets", "lineage", "Show what versions were made from."),
+    "retain": Place("dtafs.cli.retain", "retain", "Rules of retention, and the proof of them."),
     "export": Place("dtafs.cli.evidence", "export", "Write a version out with its proof."),
     "verify": Place("dtafs.cli.evidence", "verify", "Verify an export, or the whole lake."),
     "check": Place("dtafs.cli.upkeep", "check", "Check the invariants of the lake."),

@@ -139,11 +139,12 @@ def _dataset_facts(lake: Lake, name: str) -> dict[str, Any]:
     from dtafs.core.names import format_time
 
     row = lake.dataset(name)
+    newest = lake.newest_kept(name)
     return {
         "dataset": name,
         "created": format_time(row.created_ns),
         "versions": row.newest,
-        "latest": f"{name}:v{row.newest}" if row.newest else None,
+        "latest": newest.name if newest is not None else None,
         "tags": {tag: f"{name}:v{number}" for tag, number in lake.index.tags(name).items()},
         "pending_tags": [] if row.newest else list(row.tags),
         "entries": row.sequence,
@@ -191,6 +192,7 @@ def _verified_facts(lake: Lake, row: VersionRow) -> dict[str, Any]:
     from dtafs.store.collect_reach import Reached
     from dtafs.store.scrub import read_ledger, verification_facts
 
+    lake.objects.top(row)  # which says so if it was disposed of
     reached = Reached(lake)
     try:
         reached.look_at(row)
@@ -263,6 +265,7 @@ def _origin(lake: Lake, row: VersionRow) -> dict[str, Any]:
         "id": row.name,
         "sha256": row.manifest_sha256.hex(),
         "message": manifest.message,
+        "disposed": row.disposed > 0,
         "transform": msgspec.to_builtins(manifest.transform),
         "sources": [
             _origin(lake, lake.resolve(f"{source.dataset}:v{source.version}"))
@@ -275,6 +278,7 @@ def _origin_lines(tree: dict[str, Any], depth: int) -> Iterator[str]:
     made = f" by {transform_text(tree['transform'])}" if tree["transform"] else ""
     mark = "  " * depth + ("<- " if depth else "")
     message = printable(next(iter(tree["message"].splitlines()), ""))
-    yield f"{mark}{tree['id']}  {tree['sha256'][:12]}{made}  {message}".rstrip()
+    gone = "[disposed] " * tree["disposed"]
+    yield f"{mark}{tree['id']}  {tree['sha256'][:12]}{made}  {gone}{message}".rstrip()
     for source in tree["sources"]:
         yield from _origin_lines(source, depth + 1)

@@ -51,7 +51,7 @@ def ls(call: Call, what: str | None, path: str, long: bool, recursive: bool) -> 
 
 def _dataset(lake: Lake, name: str) -> dict[str, Any]:
     row = lake.dataset(name)
-    version = lake.index.version(name, row.newest) if row.newest else None
+    version = lake.newest_kept(name)
     return {
         "dataset": name,
         "versions": row.newest,
@@ -92,7 +92,7 @@ def _version_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
             f"{r['size_bytes']:,}",
             r["sha256"][:12],
             ",".join(r["tags"]),
-            printable((r["message"].splitlines() or [""])[0]),
+            "[disposed] " * r["disposed"] + printable((r["message"].splitlines() or [""])[0]),
         )
         for r in rows
     ]

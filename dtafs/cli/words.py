@@ -74,6 +74,9 @@ def fields(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
             yield f"{'' if i else label:<{width}}{line}".rstrip()
 
 
+DISPOSED = "its bytes are gone, lawfully; see: dtafsctl retain certificate {}"
+
+
 def version_fields(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """What is said of a version everywhere."""
     actor = facts["actor"]
@@ -86,6 +89,7 @@ def version_fields(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Message", "\n".join(map(printable, facts["message"].splitlines()))),
         ("Tags", ", ".join(facts["tags"]) or "none"),
         ("Holds", f"{files}, {facts['size_bytes']:,} bytes"),
+        *([("Disposed", DISPOSED.format(facts["id"]))] if facts["disposed"] else []),
     ]
 
 

@@ -56,8 +56,9 @@ class Collection(Struct, frozen=True, forbid_unknown_fields=True):
     """The body of a `collected` entry: packs that the log needs no longer, and what replaces them.
 
     `removed` gives for each pack (its id in hex) why: "unreached", no version and nothing staged
-    needed any of it; "rewritten", what was still needed of it is in the packs `added`; "damaged", what
-    a repair could still have of it is there. A repair may also add what no pack had any more.
+    needed any of it; "rewritten", what was still needed of it is in the packs `added`; "disposed", the
+    same, and the rest was disposed of with a version; "damaged", what a repair could still have of it is
+    there. A repair may also add what no pack had any more.
     """
 
     removed: dict[str, str]

@@ -33,6 +33,16 @@ VERSIONS_MAX = 256
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 
 
+DISPOSED_MODE = 0o555
+"""Of the directory that stands for a version that was disposed of: it is shown, and cannot be opened."""
+
+
+def _refuse_disposed(version: Version) -> None:
+    """ENODATA for whatever would need the nodes of a version that was disposed of."""
+    if version.row.disposed:
+        refuse(errno.ENODATA)
+
+
 class Place(Struct, frozen=True, gc=False):
     """An entry of a version, with the number of its directory."""
 
@@ -78,7 +88,7 @@ class SealedArea(Area):
     async def read_ahead(self, rows: Sequence[VersionRow]) -> None:
         """Have in memory what `top` needs of versions that it is going to be asked for; fewer than
         VERSIONS_MAX. One that cannot be read is left to `top`, which says so."""
-        new = [row for row in rows if row.serial not in self._versions]
+        new = [row for row in rows if row.serial not in self._versions and not row.disposed]
         await self._nodes.read_ahead([row.root for row in new])
         for row in new:
             with contextlib.suppress(ColdNode, DtafsError):
@@ -88,6 +98,7 @@ class SealedArea(Area):
         version, place = await self._nodes.run(self._find, parent)
         if place.entry.kind != Kind.DIRECTORY:
             refuse(errno.ENOTDIR)
+        _refuse_disposed(version)
         found = await self._nodes.run(find, self._nodes.objects.cached_node, place.entry.ref, name)
         return None if found is None else self.seen(version, place, found)
 
@@ -118,6 +129,7 @@ class SealedArea(Area):
         version, place = await self._nodes.run(self._find, ino)
         if place.entry.kind != Kind.DIRECTORY:
             refuse(errno.ENOTDIR)
+        _refuse_disposed(version)
         return _Listing(self, self._nodes, version, place)
 
     async def readlink(self, ino: int) -> bytes:
@@ -178,9 +190,12 @@ class SealedArea(Area):
             ino = self._groups[ino][0]
         serial, ordinal = split_sealed(ino)
         version = self._version(serial)
-        place = self._known.get(ino)
+        if ordinal:
+            _refuse_disposed(version)
+        place = self._known.get(ino) if ordinal else None
         if place is None:
-            place = self._known_before.get(ino) or self._locate(version.top, ordinal)
+            known = self._known_before.get(ino) if ordinal else None
+            place = known or self._locate(version.top, ordinal)
             self._keep(ino, place)
         return version, place
 
@@ -191,8 +206,15 @@ class SealedArea(Area):
         self._versions.move_to_end(serial)
         return version
 
+    def forget_version(self, serial: int) -> None:
+        """A version was disposed of: what is kept of it is so no longer."""
+        self._versions.pop(serial, None)
+
     def _keep_version(self, row: VersionRow) -> Version:
-        top = open_root(self._nodes.objects.cached_node, row.root)
+        if row.disposed:
+            top = Entry(b"", Kind.DIRECTORY, DISPOSED_MODE, 0, 0, row.time_ns, 0)
+        else:
+            top = open_root(self._nodes.objects.cached_node, row.root)
         version = self._versions[row.serial] = Version(row, top)
         while len(self._versions) > VERSIONS_MAX:
             self._versions.popitem(last=False)

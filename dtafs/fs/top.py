@@ -272,7 +272,7 @@ class TopArea(Area):
     def _target(self, row: DatasetRow, word: str) -> int:
         """The number of the version that a name of a dataset's directory leads to."""
         if word == LATEST and row.newest:
-            return row.newest
+            return self._kept(row, None, row.newest)
         if word.startswith("@"):
             try:
                 spec = VersionSpec(row.name, at_ns=parse_time(word[1:]))
@@ -282,7 +282,14 @@ class TopArea(Area):
         number = self._lake.index.tags(row.name).get(word)
         if number is None:
             refuse(errno.ENOENT)
-        return number
+        return self._kept(row, word, number)
+
+    def _kept(self, row: DatasetRow, tag: str | None, newest: int) -> int:
+        """The newest version that carries a tag and was not disposed of, or else simply the newest."""
+        try:
+            return self._lake.resolve(VersionSpec(row.name, tag=tag)).number
+        except NotFoundError:
+            return newest
 
     def _root_names(self) -> Iterator[bytes]:
         yield VIEWS

@@ -6,6 +6,7 @@
 | user.dtafs.version | DATASET:vN |
 | user.dtafs.manifest | SHA-256 of the version's manifest: the version's hash |
 | user.dtafs.tier | where the bytes are |
+| user.dtafs.disposed | of a version that was disposed of: the entry of the dataset's log that says so |
 | user.dtafs.lineage | the versions it was made from and how, one a line |
 
 They are read-only, and so is the whole `user.dtafs.` prefix: no file can have one of its own, so
@@ -44,7 +45,10 @@ def sealed_xattrs(version: VersionRow, entry: Entry) -> dict[bytes, bytes]:
         found[b"user.dtafs.sha256"] = digest.hex().encode()
     found[b"user.dtafs.version"] = f"{version.dataset}:v{version.number}".encode()
     found[b"user.dtafs.manifest"] = version.manifest_sha256.hex().encode()
-    found[b"user.dtafs.tier"] = HOT
+    if version.disposed:
+        found[b"user.dtafs.disposed"] = b"entry %d" % version.disposed
+    else:
+        found[b"user.dtafs.tier"] = HOT
     lineage = lineage_text(version.manifest)
     if lineage:
         found[b"user.dtafs.lineage"] = lineage.encode()

@@ -61,7 +61,7 @@ class Reach:
 
     def walk(self) -> None:
         """Visit everything that a version reaches."""
-        versions = list(in_time_order(self._survey.versions))
+        versions = list(in_time_order(self._survey.kept_versions()))
         for done, version in enumerate(versions):
             self._survey.progress("check versions", done, len(versions))
             self._version(version)
@@ -278,7 +278,7 @@ class Attribution:
         """The wanted chunks with the paths that need them, in every version."""
         tops: list[tuple[LoggedVersion, bytes]] = []
         found: dict[bytes, list[Spot]] = {}
-        for version in self._survey.versions:
+        for version in self._survey.kept_versions():
             root = bytes.fromhex(version.manifest.root)
             if root in self._wanted:
                 found.setdefault(root, []).append(Spot(version.dataset, version.number, b""))

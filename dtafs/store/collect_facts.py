@@ -40,8 +40,7 @@ def gather_facts(lake: Lake, reached: Reached) -> list[PackFacts]:
     rather than mistaken for a stray.
     """
     assert lake.pending is not None
-    # Hot packs after stubs: a pack that is fetched meanwhile is seen at least once.
-    sizes = dict(_away_packs(lake)) | dict(_pack_files(lake.path))
+    sizes = all_packs(lake)
     named = dict(lake.index.packs())
     owners: dict[bytes, str] = {}
     for pack, dataset in lake.pending.all_packs():
@@ -57,6 +56,12 @@ def gather_facts(lake: Lake, reached: Reached) -> list[PackFacts]:
         _facts(lake, reached, pack, size, named.get(pack), owners.get(pack))
         for pack, size in sizes.items()
     ]
+
+
+def all_packs(lake: Lake) -> dict[bytes, int]:
+    """The packs that are here or in another tier, named by anything or not, with their sizes."""
+    # Hot packs after stubs: a pack that is fetched meanwhile is seen at least once.
+    return dict(_away_packs(lake)) | dict(_pack_files(lake.path))
 
 
 def _is_there(lake: Lake, pack: bytes) -> bool:
@@ -82,6 +87,13 @@ def _pack_files(root: Path) -> Iterator[tuple[bytes, int]]:
             pack = pack_of_name(file.name)
             if pack is not None and file.name.startswith(folder.name):
                 yield pack, file.stat().st_size
+
+
+def unnamed_packs(lake: Lake) -> list[bytes]:
+    """The packs that are here or in another tier and that neither log nor uncommitted work names."""
+    pending = lake.pending
+    assert pending is not None
+    return [p for p in all_packs(lake) if lake.index.pack(p) is None and not pending.owners(p)]
 
 
 def _facts(

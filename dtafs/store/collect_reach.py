@@ -15,10 +15,11 @@ from array import array
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from dtafs.core.children import children
 from dtafs.core.format import PackKind
-from dtafs.core.nodes import CHUNK_LIST_NODE, Node, decode_node
+from dtafs.core.nodes import Node, decode_node
 from dtafs.core.tree import open_root
-from dtafs.core.values import Content, Entry, Kind
+from dtafs.core.values import Content
 from dtafs.errors import IntegrityError
 from dtafs.store.index import VersionRow
 from dtafs.store.objects import Objects
@@ -46,6 +47,8 @@ class Reached:
         self._files = PackFiles(lake.path, lake.far)
         self._objects = Objects(self._files, lake.locate)
         self._spots: dict[bytes, array[int]] = {}
+        self._sets: dict[bytes, tuple[int, set[Spot]]] = {}
+        """Of some packs the spots as a set, and how many there were when it was made."""
         self._nodes: set[bytes] = set()
         self._contents: set[Content] = set()
         self._serial = 0
@@ -57,14 +60,23 @@ class Reached:
 
     def look(self) -> None:
         """Add everything that is needed now. Blocks; staging's rows are flushed for it."""
-        for content in sorted(self._staged(), key=lambda content: content.sha256):
+        self._look_at_staged()
+        while (row := self._lake.index.version_by_serial(self._serial + 1)) is not None:
+            if not row.disposed:
+                self.look_at(row)
+            self._serial = row.serial
+        self._pending_nodes()
+
+    def look_at_staging(self, but_for: str = "") -> None:
+        """Add what uncommitted work needs, but for that of one dataset, and not what versions do."""
+        self._look_at_staged(but_for)
+        self._pending_nodes()
+
+    def _look_at_staged(self, but_for: str = "") -> None:
+        for content in sorted(self._staged(but_for), key=lambda content: content.sha256):
             if content not in self._contents:
                 self._contents.add(content)
                 self._content(content, staged=True)
-        while (row := self._lake.index.version_by_serial(self._serial + 1)) is not None:
-            self.look_at(row)
-            self._serial = row.serial
-        self._pending_nodes()
 
     def look_at(self, row: VersionRow) -> None:
         """Add what one version needs."""
@@ -86,18 +98,37 @@ class Reached:
         """Whether any chunk of a pack is needed."""
         return pack in self._spots
 
+    def needs_chunk(self, chunk: bytes) -> bool:
+        """Whether uncommitted work needs a chunk, where only that was looked at."""
+        lake = self._lake
+        assert lake.pending is not None
+        place = lake.index.place(chunk)
+        known = [] if place is None else [place]
+        return any(self._has(place) for place in (*known, *lake.pending.places(chunk)))
+
+    def _has(self, place: Place) -> bool:
+        spots = self._spots.get(place.pack)
+        if spots is None:
+            return False
+        known, found = self._sets.get(place.pack, (0, set[Spot]()))
+        if known != len(spots):
+            known, found = self._sets[place.pack] = len(spots), set(spots)
+        return spot_of(place) in found
+
     # Roots
 
-    def _staged(self) -> Iterator[Content]:
+    def _staged(self, but_for: str) -> Iterator[Content]:
         """The sealed contents that staged files consist of, or that sealing may fall back on."""
         area = self._lake.area
         # What a file had before it was changed moves between a row and memory, so memory is asked
         # before and after.
-        yield from area.remembered()
+        yield from area.remembered(but_for)
         area.flush()
         found: set[Content] = set()
         with area.database.read() as txn:
-            for _name, value in txn.scan("dataset"):
+            for name, value in txn.scan("dataset"):
+                if name == but_for.encode():
+                    continue
                 for _key, row_value in txn.scan("inode", decode_dataset(value).tree_prefix):
                     row = decode_inode(row_value)
                     if row.sealed is not None:
@@ -105,7 +136,7 @@ class Reached:
                     if row.content is not None and row.limit:
                         found.add(row.content)
         yield from found
-        yield from area.remembered()
+        yield from area.remembered(but_for)
 
     def _pending_nodes(self) -> None:
         """Follow all nodes in metadata packs of uncommitted work of which something is needed.
@@ -138,32 +169,14 @@ class Reached:
                 continue
             self._nodes.add(wanted)
             self._mark(wanted, staged=staged)
-            below, chunks = self._references(self._node(wanted))
-            todo.extend(below)
-            for chunk in chunks:
-                self._mark(chunk, staged=staged)
+            for child in children(self._node(wanted), self._objects.chunk_id):
+                if child.is_node:
+                    todo.append(child.id)
+                else:
+                    self._mark(child.id, staged=staged)
 
     def _node(self, wanted: bytes) -> Node:
         return decode_node(bytes(self._objects.chunk(wanted)))
-
-    def _references(self, node: Node) -> tuple[list[bytes], list[bytes]]:
-        """The nodes and the chunks of content that a node refers to."""
-        if node.kind == CHUNK_LIST_NODE:
-            ids = [span.id for span in node.spans]
-            return (ids, []) if node.level else ([], ids)
-        if node.level:
-            return [branch.node for branch in node.branches], []
-        below: list[bytes] = []
-        chunks: list[bytes] = []
-        for entry in node.entries:
-            self._entry(entry, below, chunks)
-        return below, chunks
-
-    def _entry(self, entry: Entry, below: list[bytes], chunks: list[bytes]) -> None:
-        if entry.kind in (Kind.DIRECTORY, Kind.FILE) and entry.ref:
-            below.append(entry.ref)
-        elif entry.kind == Kind.FILE and entry.size:
-            chunks.append(self._objects.chunk_id(entry.sha256))
 
     def _mark(self, chunk: bytes, *, staged: bool) -> None:
         lake = self._lake

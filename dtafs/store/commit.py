@@ -127,9 +127,10 @@ def finish(
     with Spool(lake.disk) as nodes, Sealer(lake, dataset) as sealer:
         built = _build(lake, staging, nodes, report)
         root, root_bytes = seal_root(built.top)
-        unchanged = root == parent.root if parent else not built.top.below.entries
+        below = parent if parent is not None and not parent.disposed else None
+        unchanged = root == below.root if below else not built.top.below.entries
         if unchanged and not allow_empty:
-            base = f"{dataset}:v{row.newest}" if row.newest else "an empty dataset"
+            base = below.name if below else "an empty dataset"
             raise RefusedError(f"nothing to commit: staging of {dataset!r} is the same as {base}")
         first_tags = row.tags if parent is None else ()
         sealer.add_nodes(chain(nodes.items(), [(root, root_bytes)]))

@@ -52,7 +52,13 @@ from dtafs.store.index_packs import (
     decode_pack,
     decode_place,
 )
-from dtafs.store.index_records import OwnRow, fill_in, get_own
+from dtafs.store.index_records import (
+    DispositionRow,
+    OwnRow,
+    decode_disposition_row,
+    fill_in,
+    get_own,
+)
 from dtafs.store.index_rows import (
     NUMBER,
     TIME,
@@ -197,6 +203,30 @@ class Index:
                 key[len(prefix) : -5].decode(): NUMBER.unpack(key[-4:])[0]
                 for key, _value in txn.scan("tag", prefix)
             }
+
+    def disposed_count(self) -> int:
+        """How many versions were disposed of."""
+        with self.database.read() as txn:
+            return txn.count("disposition")
+
+    def dispositions(self) -> Iterator[tuple[VersionRow, DispositionRow]]:
+        """Every version that was disposed of; the txn lasts as long as the iteration."""
+        with self.database.read() as txn:
+            for key, value in txn.scan("disposition"):
+                version = txn.get("version", key)
+                if version is not None:
+                    yield decode_version(version), decode_disposition_row(value)
+
+    def chunk_count(self) -> int:
+        """How many chunks and nodes the packs hold that the log names."""
+        with self.database.read() as txn:
+            return txn.count("chunk")
+
+    def newest_serial(self) -> int:
+        """The serial of the newest version of the lake, 0 where there is none."""
+        with self.database.read() as txn:
+            value = txn.get("meta", b"serial")
+        return 0 if value is None else int(NUMBER.unpack(value)[0])
 
     def place(self, chunk: bytes) -> Place | None:
         """Where a chunk or node lies, or None."""

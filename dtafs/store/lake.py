@@ -33,6 +33,7 @@ from dtafs.core.records import DISPOSITION_KINDS, LAKE_KINDS
 from dtafs.core.values import Actor
 from dtafs.errors import (
     ConflictError,
+    DisposedError,
     DtafsError,
     IntegrityError,
     NotFoundError,
@@ -293,6 +294,14 @@ class Lake:
                 self.record(dataset, "untagged", {"tags": gone, "version": version}, actor)
             return self.resolve(VersionSpec(dataset, version=version))
 
+    def newest_kept(self, dataset: str) -> VersionRow | None:
+        """The newest version that was not disposed of; None where there is none."""
+        if not self.dataset(dataset).newest:
+            return None
+        with contextlib.suppress(DisposedError):
+            return self.resolve(VersionSpec(dataset))
+        return None
+
     def resolve(self, spec: VersionSpec | str) -> VersionRow:
         """The version that a spec names, the newest where it names only the dataset.
 
@@ -329,7 +338,8 @@ class Lake:
         row = self.dataset(dataset)
         base = Base(0, b"")
         if row.newest:
-            base = Base(row.newest, self.resolve(VersionSpec(dataset)).root)
+            newest = self.resolve(VersionSpec(dataset, version=row.newest))
+            base = Base(newest.number, b"" if newest.disposed else newest.root)
         uid, gid = owner if owner is not None else (os.getuid(), os.getgid())
         return self.area.dataset(dataset, base, Creator(uid, gid, row.created_ns))
 

@@ -20,7 +20,7 @@ from dtafs.core.chunklist import Piece, chunks_in
 from dtafs.core.nodes import Node, decode_node
 from dtafs.core.tree import open_root
 from dtafs.core.values import Content, Entry
-from dtafs.errors import IntegrityError
+from dtafs.errors import DisposedError, IntegrityError
 from dtafs.store.condemn import Users
 from dtafs.store.config import Cache
 from dtafs.store.index import VersionRow
@@ -34,6 +34,14 @@ INLINE_HASH_BYTES = 64 * 1024
 """What is checked for one read that must not block: 35 us, less than a hop to a thread and back."""
 
 Locate = Callable[[bytes], Place | None]
+
+
+def disposed_error(version: VersionRow) -> DisposedError:
+    """What to say to somebody who wants to open a version that was disposed of."""
+    return DisposedError(
+        f"{version.name} was disposed of by entry {version.disposed} of its log, so its bytes are gone; "
+        f"see: dtafsctl retain certificate {version.name}"
+    )
 
 
 class ColdNode(Exception):
@@ -283,7 +291,9 @@ class Objects:
         return data[piece.start : piece.start + piece.size]
 
     def top(self, version: VersionRow) -> Entry:
-        """The top directory of a version."""
+        """The top directory of a version; DisposedError where that is gone, lawfully."""
+        if version.disposed:
+            raise disposed_error(version)
         return open_root(self.node, version.root)
 
     def clear(self) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dtafs.core.names import LATEST, VersionSpec, format_time, suggest, version_name
-from dtafs.errors import IntegrityError, NotFoundError
+from dtafs.errors import DisposedError, IntegrityError, NotFoundError
 from dtafs.store.index import DatasetRow, Index, VersionRow
 
 
 def resolve(index: Index, dataset: DatasetRow, spec: VersionSpec) -> VersionRow:
-    """The version of a dataset that a spec names, the newest where it names only the dataset.
+    """The version of a dataset that a spec names, the newest where it names only the dataset. Without
+    a number or a time, of those that were not disposed of: DisposedError when there is none.
 
     NotFoundError says what does exist.
     """
@@ -22,18 +25,27 @@ def resolve(index: Index, dataset: DatasetRow, spec: VersionSpec) -> VersionRow:
             raise NotFoundError(
                 f"no version of {dataset.name!r} carries the tag {spec.tag!r}{near}"
             )
-        number = carriers[-1]
-    elif number is None:
-        number = dataset.newest
+        number = _newest_kept(index, dataset, carriers[::-1], f"that carries the tag {spec.tag!r} ")
+    elif number is None and dataset.newest:
+        number = _newest_kept(index, dataset, range(dataset.newest, 0, -1))
     row = index.version(dataset.name, number) if number else None
     if row is None:
-        if not dataset.newest:
+        if number is None or not dataset.newest:
             raise NotFoundError(f"{dataset.name!r} has no version yet: commit one first")
         raise NotFoundError(
             f"{dataset.name!r} has no version {version_name(number)}; "
             f"the newest is {version_name(dataset.newest)}"
         )
     return row
+
+
+def _newest_kept(index: Index, dataset: DatasetRow, numbers: Iterable[int], which: str = "") -> int:
+    """The first of some versions, given newest first, that was not disposed of."""
+    for number in numbers:
+        row = index.version(dataset.name, number)
+        if row is None or not row.disposed:  # one that is missing is said by whoever looks it up
+            return number
+    raise DisposedError(f"every version of {dataset.name!r} {which}was disposed of")
 
 
 def _version_at(index: Index, dataset: DatasetRow, at_ns: int) -> VersionRow:

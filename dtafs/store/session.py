@@ -68,6 +68,7 @@ def version_facts(row: VersionRow) -> dict[str, Any]:
         "files": manifest.files,
         "size_bytes": manifest.size_bytes,
         "actor": msgspec.to_builtins(row.actor),
+        "disposed": row.disposed > 0,
     }
 
 

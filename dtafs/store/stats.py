@@ -30,11 +30,13 @@ def collect_stats(lake: Lake) -> dict[str, Any]:
     named = lake.index.packs()
     content = _sums(row for _id, row in named if row.kind == PackKind.CONTENT)
     metadata = _sums(row for _id, row in named if row.kind == PackKind.METADATA)
-    logical = sum(version.manifest.size_bytes for version in versions)
+    kept = [version for version in versions if not version.disposed]
+    logical = sum(version.manifest.size_bytes for version in kept)
     return {
         "datasets": len(datasets),
         "versions": len(versions),
-        "files": sum(version.manifest.files for version in versions),
+        "disposed_versions": len(versions) - len(kept),
+        "files": sum(version.manifest.files for version in kept),
         "logical_bytes": logical,
         "unique_bytes": content["plain_bytes"],
         "stored_bytes": content["stored_bytes"] + metadata["stored_bytes"],

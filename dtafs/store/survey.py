@@ -15,6 +15,7 @@ import msgspec
 
 from dtafs.core.entries import LogEntry, decode_collection, decode_manifest, manifest_hash
 from dtafs.core.placed import Stub
+from dtafs.core.record_checks import decode_disposed
 from dtafs.core.values import Manifest
 from dtafs.errors import DtafsError
 from dtafs.store.findings import ERROR, PATHS_MAX, Affected, Finding
@@ -97,6 +98,8 @@ class Survey:
         self.objects = Objects(self.files, self.locate)
         self.entries: dict[str, list[LoggedEntry]] = {}
         self.versions: list[LoggedVersion] = []
+        self.disposed: set[tuple[str, int]] = set()
+        """Versions that an entry disposed of, whose bytes may be gone."""
         self.named: dict[bytes, Bringer] = {}
         """Packs that entries name and no later one removes, each with the first that does."""
         self.condemned: frozenset[bytes] = frozenset()
@@ -178,11 +181,19 @@ class Survey:
                     self._add_version(one, one.entry)
         read = [one.entry for logged in self.entries.values() for one in logged if one.entry]
         for entry in sorted(read, key=lambda e: (e.time_ns, e.dataset, e.sequence)):
-            if entry.kind in ("committed", "collected"):
+            if entry.kind in ("committed", "collected", "disposed"):
                 step = partial(self._name_packs, entry)
                 self.attempt(4, f"entry {entry.sequence} of {entry.dataset!r}", step)
 
+    def kept_versions(self) -> list[LoggedVersion]:
+        """The versions whose bytes must be there."""
+        return [v for v in self.versions if (v.dataset, v.number) not in self.disposed]
+
     def _name_packs(self, entry: LogEntry) -> None:
+        if entry.kind == "disposed":
+            refs = decode_disposed(entry.body).versions
+            self.disposed |= {(ref.dataset, ref.version) for ref in refs}
+            return
         number = entry.body.get("version", 0)
         bringer = Bringer(entry.dataset, number, entry.sequence)
         if entry.kind == "collected":

@@ -16,7 +16,7 @@ from dtafs.store.lake import Lake
 from dtafs.store.parity_upkeep import parity_files
 from dtafs.store.reindex import dump, reindex
 from dtafs.store.session import Session
-from tests.crash import repairs
+from tests.crash import dispositions, repairs
 from tests.crash.simulated_disk import Image, Recorder, images
 from tests.support.small_lakes import (
     ACTOR,
@@ -248,6 +248,8 @@ SCENARIOS = (
     Scenario("collect", _with_garbage, _collect, BOTH, 2, ONE),
     Scenario("commit with parity", repairs.staged, _commit, {1: ONE}, 0, ONE),
     Scenario("repair", repairs.damaged, repairs.act, BOTH, 2),
+    Scenario("dispose of v1", _two_versions, dispositions.disposing(1), BOTH, 2, TWO),
+    Scenario("dispose of v2", _two_versions, dispositions.disposing(2), BOTH, 2),
     Scenario("reindex", _two_versions, _reindex, BOTH, 2, TWO),
 )
 
@@ -280,6 +282,11 @@ def verify(scenario: Scenario, image: Image, path: Path) -> None:
             assert "collected" not in image.reached or not facts["packs"], facts
             assert_no_errors(lake)
             _verify_versions(scenario, image, lake)
+        if scenario.name.startswith("dispose"):
+            number, promised = int(scenario.name[-1]), "disposed" in image.reached
+            dispositions.verify(lake, number, scenario.trees, promised)
+            assert_no_errors(lake)
+            _verify_versions(scenario, image, lake)
         if "dataset" in image.reached or scenario.name != "create":
             _verify_staging(scenario, image, lake, count)
         _verify_index(lake)
@@ -298,7 +305,8 @@ def _verify_versions(scenario: Scenario, image: Image, lake: Lake) -> int:
         return 0
     versions = lake.versions(DATASET)
     for version in versions:
-        assert read_version(lake, version) == scenario.trees[version.number], version.name
+        if not version.disposed:
+            assert read_version(lake, version) == scenario.trees[version.number], version.name
     promised = [int(label[1:]) for label in image.reached if label.startswith("v")]
     assert len(versions) >= max([scenario.before, *promised])
     if "tagged" in image.reached:

@@ -68,6 +68,7 @@ def test_crash_anywhere(scenario: Scenario, memory_path: Path) -> None:
         ("record", Disk, "sync_directory"),
         ("collect", Disk, "sync"),
         ("repair", Disk, "sync"),
+        ("dispose of v1", Disk, "sync"),
         ("commit with parity", Disk, "sync_directory"),
         ("write and sync", DataFiles, "sync_names"),
         ("write and sync", FileData, "sync"),

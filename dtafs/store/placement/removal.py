@@ -50,7 +50,7 @@ def finish_removals(lake: Lake) -> Removal:
         names = sorted(stub.copies) if stub is not None else sorted(lake.tiers)
         try:
             for name in names:
-                _delete(lake.tier(name), pack)
+                delete_from(lake.tier(name), pack)
                 gone.setdefault(name, []).append(pack)
         except DtafsError as error:
             left[pack] = str(error)
@@ -60,7 +60,8 @@ def finish_removals(lake: Lake) -> Removal:
     return Removal(gone, left)
 
 
-def _delete(tier: Tier, pack: bytes) -> None:
+def delete_from(tier: Tier, pack: bytes) -> None:
+    """Delete what a tier has of a pack; StorageError when it still has it then."""
     tier.delete(pack_key(pack))
     if tier.facts(pack_key(pack)) is not None:
         raise StorageError(f"tier {tier.name!r} still has pack {pack.hex()} after deleting it")

@@ -219,10 +219,13 @@ class StagingArea:
         """Return when every change so far survives a crash of the machine. Blocks; any thread."""
         self.tables.sync()
 
-    def remembered(self) -> list[Content]:
-        """Sealed contents that no row speaks of and that sealing may still fall back on."""
+    def remembered(self, but_for: str = "") -> list[Content]:
+        """Sealed contents that no row speaks of and that sealing may still fall back on, but for those
+        of one dataset."""
         return [
-            content for staging in list(self._stagings.values()) for content in staging.remembered()
+            content
+            for name, staging in list(self._stagings.items())
+            for content in (staging.remembered() if name != but_for else ())
         ]
 
     def tidy(self, limit: int = 256) -> bool:

@@ -67,7 +67,9 @@ def start_again(overlay: Overlay, files: FileData, area: StagingArea, base: Base
         row = overlay.find_row(old.root_ino)
         if row is None:
             raise failure(errno.EIO)
+        xattrs = row.xattrs if not old.root else ()  # they were the version's that it lay on
         root = replace(row, epoch=0, nlink=2, base_epoch=0, base_seq=1, next_seq=1, live=0)
+        root = replace(root, base_root=b"", xattrs=xattrs)
     root = replace(root, epoch=old.epoch, base_epoch=old.epoch + 1)
     state = replace(
         old,

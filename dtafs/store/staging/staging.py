@@ -383,11 +383,11 @@ class Staging(ByPath):
             changes.start_again(self._overlay, self._files, self._area, Base(version, root))
         self._area.flush()
 
-    def discard(self) -> None:
-        """Make staging the base again. Open files and numbers but the root's become stale."""
+    def discard(self, onto: Base | None = None) -> None:
+        """Make staging the base again, or another. Open files, numbers but the root's become stale."""
         note_all(self._overlay, self._lock)
         with self._lock:
-            changes.start_again(self._overlay, self._files, self._area, self.base)
+            changes.start_again(self._overlay, self._files, self._area, onto or self.base)
         self._area.flush()
 
     def tidy(self, limit: int = 256) -> bool:

@@ -1,0 +1,55 @@
+"""What tests of disposition share: ordering one, and what must hold after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dtafs.core.values import Kind
+from dtafs.store.dispose import Done, Order, dispose
+from dtafs.store.index import VersionRow
+from dtafs.store.lake import Lake
+from tests.support.collecting import assert_whole
+from tests.support.small_lakes import ACTOR, Tree
+from tests.support.traces import traces
+
+
+def directly(_dataset: str, call: Callable[[], None]) -> None:
+    """Nobody else uses staging here."""
+    call()
+
+
+def order_of(dataset: str, *numbers: int, **more: Any) -> Order:
+    """To dispose of some versions."""
+    return Order(dataset, numbers, "seven years", "0" * 64, "GRS 3.1 item 020", **more)
+
+
+def dispose_of(lake: Lake, *orders: Order, **how: Any) -> Done:
+    """Dispose of versions, without much patience for who is at work."""
+    still = how.pop("still", lambda order: order.versions)
+    return dispose(lake, ACTOR, "1" * 64, orders, still, directly, settle_s=0.05, **how)
+
+
+def needles_of(gone: Tree, kept: Tree) -> list[bytes]:
+    """Bytes of files that one tree has and another has not, long enough not to be anywhere by chance."""
+    alive = b"\0".join(item.content for item in kept.values())
+    found = []
+    for item in gone.values():
+        if item.kind == Kind.FILE and len(item.content) >= 32:
+            for start in (0, len(item.content) // 2, len(item.content) - 32):
+                piece = item.content[start : start + 32]
+                if piece not in alive:
+                    found.append(piece)
+    return found
+
+
+def assert_gone(lake: Lake, gone: Tree, kept: Tree) -> None:
+    """Nothing that only `gone` had is in any object; everything else is whole."""
+    needles = needles_of(gone, kept)
+    assert traces([lake.path], needles) == []
+    assert_whole(lake)
+
+
+def names_of(rows: list[VersionRow]) -> list[str]:
+    """Their names, with what became of them."""
+    return [row.name + (" disposed" if row.disposed else "") for row in rows]
