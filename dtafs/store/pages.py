@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import struct
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ MISSING_MAX_BYTES = 1 << 30
 _BRANCH, _LEAF, _OVERFLOW = 1, 2, 4
 _BIG, _TABLE = 1, 2
 """Flags of a node: its data lies in overflow pages; it is the record of a table."""
+_METAS = 2
 _DEPTH_MAX = 32
 _KEY_MAX = 511
 _NONE = 2**64 - 1
@@ -115,7 +117,7 @@ class _Examination:
         self._fd, self._left = fd, most
         self._seen: set[int] = set()
         self._free: set[int] = set()
-        self._pages = self._last = 0
+        self._pages = self._last = self._state = 0
 
     def run(self, state: int) -> bool:
         metas = [
@@ -129,7 +131,7 @@ class _Examination:
         if state not in ids:
             raise LookupError(state)
         _magic, _version, free, main, last, _id = metas[ids.index(state)]
-        self._last = last
+        self._last, self._state = last, state
         self._pages = min(last + 1, os.fstat(self._fd).st_size // PAGE_BYTES)
         try:
             tables = self._walk(_record(main), by_name=True)
@@ -140,6 +142,8 @@ class _Examination:
             return False
         if not self._seen.isdisjoint(self._free):
             raise _Damage("pages in use are listed as free")
+        if len(self._seen) + len(self._free) != last + 1 - _METAS:
+            raise _Damage("pages are neither in use nor listed as free")
         return True
 
     def _walk(self, tree: _Tree, *, by_name: bool) -> list[_Tree]:
@@ -170,6 +174,8 @@ class _Examination:
                     overflow += count
                 if not by_name:
                     self._note_free(data)
+                    if order > self._state:  # type: ignore[operator]  # a number, as above
+                        raise _Damage("pages are listed as free by a change that was not made")
                 if flags & _TABLE:
                     tables.append(_record(data))
         if (branches, len(level), overflow, entries) != (
@@ -244,9 +250,17 @@ class _Examination:
     def _note_free(self, data: bytes) -> None:
         """Take a list of free pages: their count, then their numbers."""
         count, *numbers = struct.unpack(f"<{len(data) // _PAGE_NUMBER.size}Q", data)
-        if count > len(numbers) or not all(2 <= n < self._last + 1 for n in numbers[:count]):
+        if count not in (0, len(numbers)):  # 0: LMDB has made room for a list and not needed it
             raise _Damage("the list of free pages is altered")
-        self._free.update(numbers[:count])
+        listed = numbers[:count]
+        if any(a <= b for a, b in pairwise(listed)) or not all(
+            _METAS <= n < self._last + 1 for n in listed
+        ):
+            raise _Damage("the list of free pages is altered")
+        before = len(self._free)
+        self._free.update(listed)
+        if len(self._free) != before + count:
+            raise _Damage("pages are listed as free twice")
 
 
 def _record(data: bytes) -> _Tree:
