@@ -8,7 +8,7 @@ in it, so that two versions of a file share the nodes of what did not change.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from itertools import groupby
 from typing import NamedTuple
 
@@ -126,6 +126,29 @@ def chunks_in(
         if child.level != node.level - 1 or child.offsets[-1] != node.spans[i].size:
             raise IntegrityError(f"node {node.spans[i].id.hex()} does not fit its chunk list")
         stack.append((child, 0, base + node.offsets[i]))
+
+
+def ranges_with(
+    fetch: Fetch, chunk_id: ChunkId, content: Content, wanted: Container[bytes]
+) -> Iterator[tuple[int, int]]:
+    """Where the bytes of a content lie in some chunks, or below some nodes of its list: from the
+    first to the one after the last, in order. Nodes that are wanted are not fetched."""
+    if not content.chunk_list:
+        if content.size and chunk_id(content.sha256) in wanted:
+            yield 0, content.size
+        return
+    todo = [(Span(content.chunk_list, content.size), 0)]
+    while todo:
+        branch, start = todo.pop()
+        if branch.id in wanted:
+            yield start, start + branch.size
+            continue
+        node = _list_node(fetch, branch.id)
+        below = [(span, start + at) for span, at in zip(node.spans, node.offsets, strict=False)]
+        if node.level:
+            todo.extend(reversed(below))
+        else:
+            yield from ((at, at + span.size) for span, at in below if span.id in wanted)
 
 
 def _list_node(fetch: Fetch, wanted: bytes) -> Node:

@@ -73,6 +73,7 @@ def sealed_never_changes(facts: Facts) -> None:
     checks_log.check_superblock(facts.survey)
     checks_log.check_entries(facts.survey)
     checks_log.check_manifests(facts.survey)
+    checks_packs.check_altered(facts.survey)
     checks_parity.check_parity(facts.survey)
 
 
@@ -159,7 +160,7 @@ def check(
 def _gather(survey: Survey) -> Facts:
     present: list[bytes] = []
     strays: list[str] = []
-    packs = PackPass([], strays, 0, 0, {}, {})
+    packs = PackPass([], strays, 0, {}, {})
     staging = StagingFacts()
     reach = Reach(survey)
 

@@ -38,19 +38,19 @@ def check_entries(survey: Survey) -> None:
         before: LoggedEntry | None = None
         for one in logged:
             if one.problem:
-                survey.add(4, one.problem, [_lost_with(survey, one)])
+                survey.add(4, one.problem, [_lost_with(survey, one.dataset, [one.sequence])])
             else:
                 _check_link(survey, one, before)
             before = one
 
 
-def _lost_with(survey: Survey, one: LoggedEntry) -> Affected:
-    """The versions of which the index knows that this entry sealed them."""
+def _lost_with(survey: Survey, dataset: str, sequences: list[int]) -> Affected:
+    """The versions of which the index knows that these entries sealed them."""
     try:
-        rows = survey.lake.index.versions(one.dataset)
+        rows = survey.lake.index.versions(dataset)
     except DAMAGE:
         rows = []
-    return Affected(one.dataset, tuple(r.number for r in rows if r.sequence == one.sequence))
+    return Affected(dataset, tuple(r.number for r in rows if r.sequence in sequences))
 
 
 def _check_link(survey: Survey, one: LoggedEntry, before: LoggedEntry | None) -> None:
@@ -111,7 +111,7 @@ def check_nothing_destroyed(survey: Survey) -> None:
             survey.add(
                 10,
                 f"{_list_entries(missing)} of {name!r} is missing from the log",
-                [Affected(name)],
+                [_lost_with(survey, name, missing)],
             )
         numbers = sorted(v.number for v in survey.versions if v.dataset == name)
         gone = sorted(set(range(1, max(numbers, default=0) + 1)) - set(numbers))

@@ -10,7 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 from dtafs.core.format import pack_key
@@ -38,7 +41,6 @@ class PackPass(NamedTuple):
 
     orphans: list[bytes]
     strays: list[str]
-    rows_confirmed: int
     copies_confirmed: int
     rows_absent: dict[bytes, int]
     """Packs with chunks that have no row, and how many."""
@@ -92,8 +94,9 @@ def _is_hex(text: str) -> bool:
 
 def pass_over_packs(survey: Survey, present: list[bytes], strays: list[str]) -> PackPass:
     """Read the footer of every pack that is there or should be."""
-    result = PackPass([], strays, 0, 0, {}, {})
-    confirmed = copies = 0
+    result = PackPass([], strays, 0, {}, {})
+    confirmed: dict[bytes, int] = {}
+    copies = 0
     everything = sorted({*present, *survey.named, *survey.pending})  # with those that are away
     done_bytes = 0
     for done, pack_id in enumerate(everything):
@@ -108,10 +111,12 @@ def pass_over_packs(survey: Survey, present: list[bytes], strays: list[str]) -> 
             continue
         done_bytes += pack.size
         if pack_id in survey.named:
-            rows, others = _confirm_rows(survey, pack, result)
-            confirmed, copies = confirmed + rows, copies + others
+            confirmed[pack_id], others = _confirm_rows(survey, pack, result)
+            copies += others
     survey.progress("check packs", len(everything), len(everything), done_bytes)
-    return result._replace(rows_confirmed=confirmed, copies_confirmed=copies)
+    step = partial(_find_misplaced, survey, result, confirmed)
+    survey.attempt(3, "comparing the index with the packs", step)
+    return result._replace(copies_confirmed=copies)
 
 
 def read_data(survey: Survey) -> None:
@@ -148,7 +153,7 @@ def _read_data(survey: Survey, pack: Pack) -> None:
         hash_whole = hash_pack if scrub is None else scrub.hash_pack
         if hash_whole(survey.root, pack.id) != pack.id:
             problems.append(f"pack {pack.id.hex()} is not what it was when it was written")
-            survey.add(4, problems[0])
+            survey.altered[pack.id] = problems[0]
         fd = open_for_reading(survey.root / pack_key(pack.id))
     except NotFoundError:
         return
@@ -244,6 +249,16 @@ def check_named_packs(survey: Survey) -> None:
             survey.add(1, f"{problem}; {version.name} brought it", [_brought(version)])
 
 
+def check_altered(survey: Survey) -> None:
+    """I4: every pack that was read is what its name says, even where all of it decodes."""
+    for pack, problem in survey.altered.items():
+        if pack in survey.named:
+            survey.add(4, problem, [_brought(survey.named[pack])])
+        else:
+            dataset = survey.pending.get(pack)
+            survey.add(4, problem, [Affected(dataset)] if dataset else ())
+
+
 def _brought(bringer: Bringer) -> Affected:
     return Affected(bringer.dataset, (bringer.number,) if bringer.number else ())
 
@@ -293,28 +308,39 @@ def check_rows(survey: Survey, result: PackPass) -> None:
         survey.add(3, problem)
     database = survey.lake.index.database
     with database.read() as txn:
-        total, copies = txn.count("chunk"), txn.count("copy")
+        copies = txn.count("copy")
     if copies > result.copies_confirmed and not survey.bad_packs:
         surplus = counted(copies - result.copies_confirmed, "copy row")
         survey.add(3, f"the index has {surplus} that no pack explains: run dtafsctl reindex")
-    wrong = sum(result.rows_wrong.values())
-    if total == result.rows_confirmed and not wrong:
+    if survey.misplaced:
+        named = ", ".join(chunk.hex() for chunk in islice(survey.misplaced, ROWS_NAMED_MAX))
+        survey.add(3, f"the index misplaces {counted(len(survey.misplaced), 'chunk')} ({named}, …)")
+
+
+def _find_misplaced(survey: Survey, result: PackPass, confirmed: dict[bytes, int]) -> None:
+    """Note the chunks that a pack does not have where the index looks for them in it.
+
+    `confirmed`: how many rows the footer of each pack confirms.
+    """
+    index = survey.lake.index
+    with index.database.read() as txn:
+        total = txn.count("chunk")
+    if total == sum(confirmed.values()) and not result.rows_wrong:
         return
-    unfounded = []
-    owner: dict[bytes, dict[bytes, set[Place]]] = {}
-    for chunk, place in survey.lake.index.places():
-        if place.pack not in survey.named or place.pack in survey.bad_packs:
-            continue  # check_references has those
-        if place.pack not in owner:
-            owner.clear()
-            owner[place.pack] = {}
-            for known, at in read_footer(survey.root, place.pack).places():
-                owner[place.pack].setdefault(known, set()).add(at)
-        if place not in owner[place.pack].get(chunk, ()):
-            unfounded.append(chunk)
-    if unfounded:
-        named = ", ".join(chunk.hex() for chunk in unfounded[:ROWS_NAMED_MAX])
-        survey.add(3, f"the index misplaces {counted(len(unfounded), 'chunk')} ({named}, …)")
+    rows = Counter(place.pack for _chunk, place in index.places())
+    suspects = {
+        pack
+        for pack in survey.named.keys() - survey.bad_packs.keys()
+        if rows[pack] != confirmed.get(pack, 0) or pack in result.rows_wrong
+    }
+    led: dict[bytes, list[tuple[bytes, Place]]] = {pack: [] for pack in suspects}
+    for chunk, place in index.places():
+        if place.pack in suspects:
+            led[place.pack].append((chunk, place))
+    for pack, pairs in led.items():
+        there = set(read_footer(survey.root, pack).places())
+        problem = f"the index looks for it where pack {pack.hex()} does not have it"
+        survey.misplaced.update((chunk, problem) for chunk, at in pairs if (chunk, at) not in there)
 
 
 def check_references(survey: Survey, result: PackPass) -> None:

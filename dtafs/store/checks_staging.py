@@ -12,10 +12,11 @@ from collections.abc import Iterator
 
 from msgspec import Struct, field
 
-from dtafs.core.chunklist import chunks_in, list_nodes
+from dtafs.core.chunklist import parts_of
 from dtafs.core.values import Content, Kind
+from dtafs.store.affected import ranges_of
 from dtafs.store.database import Database, Txn
-from dtafs.store.findings import WARNING, Affected
+from dtafs.store.findings import WARNING, Affected, Range
 from dtafs.store.staging.rows import (
     EMPTY,
     NOWHERE,
@@ -253,30 +254,37 @@ def check_numbers(survey: Survey, facts: StagingFacts) -> None:
 
 def check_contents(survey: Survey, facts: StagingFacts) -> None:
     """I8: the sealed bytes that staged files consist of can be found and read."""
-    done: dict[Content, str] = {}
+    done: dict[Content, tuple[str, tuple[Range, ...]]] = {}
     for dataset, path, content in facts.needed:
         if content not in done:
             done[content] = _why_unreadable(survey, content)
-        if done[content]:
-            affects = Affected(dataset, (), (path.decode(errors="surrogateescape"),))
-            survey.add(8, f"a staged file cannot be read: {done[content]}", [affects])
+        problem, ranges = done[content]
+        if problem:
+            affects = Affected(dataset, (), (os.fsdecode(path),), 0, (ranges,))
+            survey.add(8, f"a staged file cannot be read: {problem}", [affects])
 
 
-def _why_unreadable(survey: Survey, content: Content) -> str:
+def _why_unreadable(survey: Survey, content: Content) -> tuple[str, tuple[Range, ...]]:
+    """What keeps a content from being read, and which of its bytes; no text when nothing does."""
     if not content.size:
-        return ""
+        return "", ()
+    lost: dict[bytes, str] = {}
+
+    def is_sound(part: bytes) -> bool:
+        problem = _why_lost(survey, part)
+        if problem:
+            lost[part] = problem
+        return not problem
+
     try:
-        for node in list_nodes(survey.objects.node, content):
-            problem = _why_lost(survey, node)
-            if problem:
-                return problem
-        for piece in chunks_in(survey.objects.node, survey.objects.chunk_id, content):
-            problem = _why_lost(survey, piece.id)
-            if problem:
-                return problem
+        if content.chunk_list:
+            for part in parts_of(survey.objects.node, content, is_sound):
+                is_sound(part)
+        else:
+            is_sound(survey.objects.chunk_id(content.sha256))
     except DAMAGE as error:
-        return str(error)
-    return ""
+        return str(error), ()
+    return next(iter(lost.values()), ""), tuple(ranges_of(survey, content, lost) or ())
 
 
 def _why_lost(survey: Survey, chunk: bytes) -> str:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 from dtafs.core.nodes import CHUNK_LIST_NODE, DIRECTORY_NODE, Node
 from dtafs.core.tree import open_root
 from dtafs.core.values import NOTHING_BELOW, Content, Entry, Kind, Totals
 from dtafs.errors import IntegrityError
+from dtafs.store.affected import affected
 from dtafs.store.findings import Affected
-from dtafs.store.survey import DAMAGE, LoggedVersion, Spot, Survey, affected, counted, in_time_order
+from dtafs.store.survey import DAMAGE, LoggedVersion, Spot, Survey, counted, in_time_order
 
 EMPTY_SHA256 = hashlib.sha256().digest()
 
@@ -225,7 +227,7 @@ def check_rows_exist(survey: Survey, reach: Reach) -> None:
         survey.add(
             2,
             f"the index lacks {counted(len(reach.without_row), 'chunk')} that versions need",
-            affected(spot for found in spots.values() for spot in found),
+            affected(survey, chain.from_iterable(spots.values()), reach.without_row),
         )
 
 
@@ -242,14 +244,14 @@ def check_readable(survey: Survey, reach: Reach) -> None:
         survey.add(
             6,
             f"{problem}: {counted(len(chunks), 'chunk')} of versions cannot be read",
-            affected(touched),
+            affected(survey, touched, reach.unreadable),
         )
 
 
 def check_whole(survey: Survey, reach: Reach) -> None:
     """I7: a version is wholly there: its parts add up to what its manifest says."""
     for problem, spot in reach.malformed:
-        survey.add(7, problem, affected([spot]))
+        survey.add(7, problem, affected(survey, [spot]))
     by_name: dict[str, list[int]] = {}
     for version in survey.versions:
         by_name.setdefault(version.dataset, []).append(version.number)

@@ -8,6 +8,11 @@ from msgspec import Struct
 
 PATHS_MAX = 20
 """How many paths a finding names for one dataset; `more` counts the others."""
+RANGES_SHOWN = 3
+"""Ranges of a path that are spelled out in a text."""
+
+Range = tuple[int, int]
+"""The first byte of a file and the one after the last."""
 
 ERROR: Literal["error"] = "error"
 WARNING: Literal["warning"] = "warning"
@@ -21,13 +26,17 @@ class Affected(Struct, frozen=True):
     paths: tuple[str, ...] = ()
     """Below the version's top directory; bytes that are not UTF-8 as surrogate escapes."""
     more: int = 0
+    ranges: tuple[tuple[Range, ...], ...] = ()
+    """Of each path the bytes that cannot be read, in any of the versions; none where the path is no
+    file, or its length cannot be known."""
 
     def __str__(self) -> str:
         text = self.dataset
         if self.versions:
             text += ":" + ",".join(f"v{number}" for number in self.versions)
         if self.paths:
-            text += " " + ", ".join(map(ascii_path, self.paths))
+            ranges = self.ranges or ((),) * len(self.paths)
+            text += " " + ", ".join(map(_named, self.paths, ranges))
         return text + (f" and {self.more} more" if self.more else "")
 
 
@@ -49,6 +58,17 @@ class Finding(Struct, frozen=True):
         if self.affects:
             text += " (affects " + "; ".join(map(str, self.affects)) + ")"
         return text
+
+
+def _named(path: str, ranges: tuple[Range, ...]) -> str:
+    shown = ", ".join(range_text(*one) for one in ranges[:RANGES_SHOWN])
+    more = f" and {len(ranges) - RANGES_SHOWN} more ranges" if len(ranges) > RANGES_SHOWN else ""
+    return ascii_path(path) + (f" (bytes {shown}{more})" if shown else "")
+
+
+def range_text(start: int, end: int) -> str:
+    """A range as people count: from the first byte to the last."""
+    return f"{start}-{end - 1}"
 
 
 def ascii_path(path: str) -> str:

@@ -18,7 +18,7 @@ from dtafs.core.placed import Stub
 from dtafs.core.record_checks import decode_disposed
 from dtafs.core.values import Manifest
 from dtafs.errors import DtafsError
-from dtafs.store.findings import ERROR, PATHS_MAX, Affected, Finding
+from dtafs.store.findings import ERROR, Affected, Finding
 from dtafs.store.log import parse_entry
 from dtafs.store.objects import Objects
 from dtafs.store.packfiles import PackFiles
@@ -120,6 +120,10 @@ class Survey:
         """Frames, by pack and offset, that do not decode."""
         self.bad_chunks: dict[bytes, str] = {}
         """Chunks whose bytes are not what their id says."""
+        self.misplaced: dict[bytes, str] = {}
+        """Chunks that do not lie where the index says."""
+        self.altered: dict[bytes, str] = {}
+        """Packs whose bytes are not what their name says, though they may decode."""
 
     @property
     def skips_contents(self) -> bool:
@@ -158,6 +162,7 @@ class Survey:
             self.bad_packs.get(place.pack)
             or self.bad_frames.get((place.pack, place.offset))
             or self.bad_chunks.get(chunk)
+            or self.misplaced.get(chunk)
         )
 
     def log_is_whole(self, dataset: str) -> bool:
@@ -235,25 +240,6 @@ class Survey:
         """Close the descriptors."""
         for call in self._closing:
             call()
-
-
-def affected(spots: Iterable[Spot]) -> tuple[Affected, ...]:
-    """Spots gathered by dataset, with a bounded number of paths each."""
-    versions: dict[str, set[int]] = {}
-    paths: dict[str, dict[str, None]] = {}
-    for spot in spots:
-        versions.setdefault(spot.dataset, set()).add(spot.version)
-        if spot.path:  # otherwise it is the whole version
-            found = paths.setdefault(spot.dataset, {})
-            found[spot.path.decode(errors="surrogateescape")] = None
-    return tuple(
-        _bounded(name, versions[name], list(paths.get(name, ()))) for name in sorted(versions)
-    )
-
-
-def _bounded(dataset: str, versions: set[int], paths: list[str]) -> Affected:
-    shown = tuple(paths[:PATHS_MAX])
-    return Affected(dataset, tuple(sorted(versions)), shown, len(paths) - len(shown))
 
 
 def counted(number: int, what: str) -> str:

@@ -15,7 +15,8 @@ from tests.support.mounts import Mount
 from tests.support.sizes import sizes
 
 FILES = 50
-MEMORY_BYTES = 64 << 20
+MEMORY_BYTES = 96 << 20
+"""Of a daemon that has listed all versions and told the whole log; 250 MiB are what one may take."""
 COMMAND_LIMIT_S = 3_600.0
 
 
