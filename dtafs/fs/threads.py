@@ -7,6 +7,7 @@ threads, everybody who wants something that lies in the page cache would wait fo
 
 from __future__ import annotations
 
+import contextlib
 from math import inf
 
 import trio
@@ -33,8 +34,11 @@ class PatientLimiter:
         return int(self._limiter.total_tokens)
 
     async def acquire_on_behalf_of(self, borrower: object) -> None:
-        """Wait for a thread."""
+        """Wait for a thread, or have one at once: not even a turn of the event loop is waited for."""
         limiter = self._limiter
+        with contextlib.suppress(trio.WouldBlock):
+            limiter.acquire_on_behalf_of_nowait(borrower)
+            return
         while True:
             with trio.move_on_after(PATIENCE_S) as waiting:
                 await limiter.acquire_on_behalf_of(borrower)

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +99,12 @@ class Lake:
         self.disk.relieve = self.files.close_one
         self.condemned = Condemned(disk, path)
         self.objects = Objects(
-            self.files, self.locate, self.config.cache, self._renew_index, self.condemned.users
+            self.files,
+            self.locate,
+            self.config.cache,
+            self._renew_index,
+            self.condemned.users,
+            self.locate_all,
         )
         self.hash_states = HashStates()
         self.append_lock = threading.RLock()
@@ -181,6 +186,10 @@ class Lake:
         if place is None and self.pending is not None:
             place = self.pending.place(chunk)
         return place
+
+    def locate_all(self, chunks: Sequence[bytes]) -> dict[bytes, Place]:
+        """Where those of some chunks lie that belong to a version."""
+        return self.index.places_of(chunks)
 
     def tier(self, name: str) -> Tier:
         """A tier by its name; `Tiers` says what else than NotFoundError this may raise."""

@@ -83,3 +83,18 @@ async def test_a_cancelled_wait_takes_no_thread() -> None:
         disk.set()
     await limiter.acquire_on_behalf_of("me")
     limiter.release_on_behalf_of("me")
+
+
+async def test_a_free_thread_is_had_without_a_turn_of_the_loop() -> None:
+    limiter, order = PatientLimiter(USUAL, MOST), list[str]()
+
+    async def read(name: str) -> None:
+        order.append(name)
+        await limiter.acquire_on_behalf_of(name)
+        order.append(name)
+        limiter.release_on_behalf_of(name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read, "one")
+        nursery.start_soon(read, "other")
+    assert order[0] == order[1] and order[2] == order[3]

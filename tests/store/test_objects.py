@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
 def fresh(lake: Lake) -> tuple[Objects, CountedFiles]:
     """The lake's objects with empty caches and counted reads."""
     files = CountedFiles(lake.path)
-    return Objects(files, lake.locate), files
+    return Objects(files, lake.locate, locate_all=lake.locate_all), files
 
 
 def content_of(lake: Lake, name: bytes) -> Content:
@@ -114,6 +114,56 @@ def test_much_is_not_hashed_where_nothing_may_block(lake: Lake) -> None:
         assert got == LARGE[offset : offset + 10]
         offset += piece.chunk_size
     assert any(piece.chunk_size > INLINE_HASH_BYTES for piece in pieces)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_places_that_are_looked_up_together_need_not_be_right(lake: Lake, seed: int) -> None:
+    """What is read is the same whatever they are: some, none, those of other chunks, or out of date."""
+    dice = random.Random(seed)
+    large = content_of(lake, b"large")
+    every = [place for _chunk, place in lake.index.places()]
+
+    def some(chunks: Sequence[bytes]) -> dict[bytes, Place]:
+        found = lake.locate_all(chunks)
+        for chunk in list(found):
+            fate = dice.randrange(5)
+            if fate == 0:
+                del found[chunk]
+            elif fate == 1:
+                found[chunk] = dice.choice(every)
+            elif fate == 2:
+                found[chunk] = found[chunk]._replace(pack=bytes(32))
+            elif fate == 3:
+                found[chunk] = found[chunk]._replace(start=found[chunk].start + 1)
+        return found
+
+    objects = Objects(CountedFiles(lake.path), lake.locate, locate_all=some)
+    for _ in range(20):
+        offset = dice.randrange(len(LARGE))
+        size = dice.randrange(1, len(LARGE))
+        assert objects.read(large, offset, size) == LARGE[offset : offset + size]
+        if dice.random() < 0.3:
+            objects.clear()
+
+
+def test_neighbours_in_a_frame_are_read_and_checked_once(lake: Lake) -> None:
+    objects, files = fresh(lake)
+    large = content_of(lake, b"large")
+    frames = {
+        (place.pack, place.offset) for place in map(lake.locate, ids_of(objects, large)) if place
+    }
+    list(objects.pieces(large))  # the nodes of its list
+    files.frames.clear()
+    assert objects.read(large, 0, len(LARGE)) == LARGE
+    assert len(files.frames) == len(frames) < len(ids_of(objects, large))
+    files.spoil = True
+    objects.clear()
+    with pytest.raises(IntegrityError, match="damaged in pack"):
+        objects.read(large, 0, len(LARGE))
+
+
+def ids_of(objects: Objects, content: Content) -> list[bytes]:
+    return [piece.id for piece in objects.pieces(content)]
 
 
 def test_damage_is_never_at_hand(lake: Lake) -> None:
