@@ -153,7 +153,8 @@ def decode_log_entry(payload: bytes) -> LogEntry:
     """The fact in an envelope; UnsupportedError for a kind that must be understood and is not."""
     try:
         entry = msgspec.json.decode(payload, type=LogEntry)
-        parse_time(entry.time)
+        if not 0 <= parse_time(entry.time) < 2**63:
+            raise UsageError(f"its time, {entry.time}, cannot be")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, UsageError) as error:
         raise IntegrityError(f"a log entry is malformed: {error}") from None
     if entry.kind not in KINDS and not entry.skippable:

@@ -49,6 +49,11 @@ class Pattern:
     def matches_everything(self) -> bool:
         return len(self.parts) > 1 and not any(self.parts)
 
+    @property
+    def is_vague(self) -> bool:
+        """Whether it has no plain character, so that names say nothing of what is meant."""
+        return not any(part.strip(_ONE) for part in self.parts)
+
     def matches(self, name: str) -> bool:
         """Whether a dataset of this name is meant."""
         first, *middle = self.parts

@@ -48,6 +48,9 @@ VERSIONS_MAX = 10_000
 """In one entry."""
 
 TAGS_MAX = 100
+TIME_MIN_NS, TIME_MAX_NS = -9_214_560_000 * 10**9, 9_214_646_399 * 10**9
+"""The years 1678 to 2261: what fits into 8 bytes."""
+
 APPROVALS_MAX = 10
 
 
@@ -140,11 +143,16 @@ def check_hold(held: Held) -> None:
         raise UsageError("no version can be committed both after and before these times")
 
 
+def _check_time(text: str) -> None:
+    if not TIME_MIN_NS <= parse_time(text) <= TIME_MAX_NS:
+        raise UsageError(f"{text!r} is out of range: times are from 1678 to 2261")
+
+
 def check_event(event: Event) -> None:
     """UsageError says what is wrong with an event."""
     check_label("event's name", event.name)
     check_dataset_name(event.dataset)
-    parse_time(event.time)
+    _check_time(event.time)
     check_text("a reason", event.reason, needed=False)
     if event.version is not None and not 0 < event.version < 2**32:
         raise UsageError("an event concerns a version that cannot exist")
@@ -209,8 +217,8 @@ def _check_approved(approved: Approved) -> None:
 
 
 def _check_clocked(clocked: Clocked) -> None:
-    parse_time(clocked.time)
-    parse_time(clocked.host_time)
+    _check_time(clocked.time)
+    _check_time(clocked.host_time)
     check_text("a reason", clocked.reason, needed=False)
 
 

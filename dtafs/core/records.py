@@ -20,6 +20,7 @@ the dataset whose versions they concern. Each kind has one struct here, its body
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 from msgspec import Struct
@@ -89,7 +90,12 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def digest(self) -> str:
         """SHA-256 of its canonical JSON, in hex: an approval is of a rule as it was."""
-        return hashlib.sha256(canonical_json(self)).hexdigest()
+        return _digest(self)
+
+
+@functools.lru_cache(maxsize=1_024)
+def _digest(rule: Rule) -> str:
+    return hashlib.sha256(canonical_json(rule)).hexdigest()
 
 
 class Ruled(Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from dtafs.errors import StorageError, error_of_kind
+from dtafs.services.client_records import RemoteRecords
 from dtafs.services.protocol import connect, decode_line, encode_line, socket_path
 from dtafs.store.progress import Progress, Report
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 PROGRAM = "dtafsctl"
 
 
-class RemoteSession:
+class RemoteSession(RemoteRecords):
     """The methods of `dtafs.store.session.Session`, done by the daemon.
 
     Raises what the daemon raised, as the same class of error. StorageError when the daemon goes

@@ -27,7 +27,8 @@ LINE_MAX_BYTES = 16 * 1024 * 1024
 
 CALLS = frozenset(
     "create put status commit discard set_tags record stats reindex collect repair "
-    "tier_add tier_remove tier_list".split()
+    "tier_add tier_remove tier_list set_rules remove_rule place_hold release_hold record_event "
+    "approve confirm_clock".split()
 )
 """The methods of `dtafs.store.session.Session` that a command may ask for."""
 

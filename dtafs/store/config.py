@@ -50,6 +50,13 @@ class Collect(Struct, frozen=True, forbid_unknown_fields=True):
     """From what share of garbage a pack is rewritten: at a half, each byte freed costs one written."""
 
 
+class Retention(Struct, frozen=True, forbid_unknown_fields=True):
+    """Rules of retention."""
+
+    clock_span_days: float = 30.0
+    """How far the clock may be ahead of the newest log entry before nothing is disposed of by it."""
+
+
 class TierSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """One tier: a table `[tiers.NAME]`. Credentials are never here."""
 
@@ -83,6 +90,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     ingest: Ingest = Ingest()
     mount: Mount = Mount()
     collect: Collect = Collect()
+    retention: Retention = Retention()
     tiers: dict[str, TierSettings] = {}
 
 
@@ -139,6 +147,8 @@ def parse_config(path: Path, text: bytes) -> Config:
         raise UsageError(
             f"{path}: collect.grace_days cannot be negative, collect.rewrite_share lies in (0, 1]"
         )
+    if not 0 < config.retention.clock_span_days < 36_500:
+        raise UsageError(f"{path}: retention.clock_span_days lies between 0 and 36,500")
     if config.tiers:
         from dtafs.store.tiers.settings import check_tiers
 

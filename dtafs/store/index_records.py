@@ -66,8 +66,8 @@ class ClockRow(Struct, frozen=True, array_like=True):
     """What the times of the log tell of the clock since a person last confirmed it.
 
     `gap_ns` is the longest time between an entry and the one before it, in any log, which ended at
-    `gap_at_ns`; counted from the first entry of the lake's own log on. `confirmed_ns` is what a
-    person said that the time was at the entry of the time `confirmed_at_ns`; both 0 before that.
+    `gap_at_ns`; counted from the first entry of the lake's own log on. `confirmed_ns` is what the
+    host said when a person confirmed it, at the entry of the time `confirmed_at_ns`; both 0 before that.
     """
 
     gap_ns: int = 0
@@ -211,7 +211,7 @@ def apply_record(txn: Rows, entry: LogEntry) -> str | None:
             _apply_approved(txn, entry)
         case "clocked":
             clocked = decode_clocked(entry.body)
-            row = ClockRow(0, 0, parse_time(clocked.time), entry.time_ns)
+            row = ClockRow(0, 0, parse_time(clocked.host_time), entry.time_ns)
             txn.put("meta", b"clock", encode_row(row))
     return None
 

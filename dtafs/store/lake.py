@@ -288,11 +288,16 @@ class Lake:
         add: tuple[str, ...] = (),
         remove: tuple[str, ...] = (),
     ) -> VersionRow:
-        """Add and remove tags of a version; what is so already is left alone."""
+        """Add and remove tags of a version; what is so already is left alone. RefusedError where a tag
+        keeps the version under a hold or a rule in compliance mode."""
         with self.append_lock:
             row = self.resolve(VersionSpec(dataset, version=version))
             new = sorted({check_tag(tag) for tag in add} - set(row.tags))
             absent = sorted(set(remove) - set(row.tags))
+            if remove:
+                from dtafs.store.retention_changes import refuse_untagging
+
+                refuse_untagging(self, row, remove)
             if absent:
                 near = suggest(absent[0], row.tags)
                 raise NotFoundError(f"{row.name} does not carry the tag {absent[0]!r}{near}")

@@ -31,6 +31,7 @@ from dtafs.store.ingest import Ingest
 from dtafs.store.lake import Lake
 from dtafs.store.objects import ColdNode
 from dtafs.store.progress import Report
+from dtafs.store.session_records import RecordsSession
 
 T = TypeVar("T")
 Gate = Callable[[Callable[[], Any]], Any]
@@ -72,7 +73,7 @@ def version_facts(row: VersionRow) -> dict[str, Any]:
     }
 
 
-class Session:
+class Session(RecordsSession):
     """Changes to one lake on behalf of one actor, made in this process.
 
     The lake is open for writing, and stays open when the session ends: who opened it closes it.

@@ -1,0 +1,182 @@
+"""What is to be done by the rules of retention at a time: a plan, with what stands in its way. Pure.
+
+A plan is a list of items in the order of datasets and versions. Its hash covers them all, and not the
+time at which it was made: as long as the hash is the same, it is the same plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from dtafs.core.names import format_time
+from dtafs.core.records import VersionRef
+from dtafs.core.retention import (
+    ActiveHold,
+    ActiveRule,
+    Approval,
+    Deed,
+    Events,
+    VersionFacts,
+    all_over,
+    archiving,
+    decide,
+    deeds,
+    notifying,
+)
+from dtafs.core.values import Actor
+
+Action = Literal["archive", "dispose", "notify", "blocked"]
+ACTIONS: tuple[Action, ...] = ("archive", "dispose", "notify", "blocked")
+
+
+class Item(NamedTuple):
+    """One thing to do with a version, by a rule whose cutoff was at `due_ns`.
+
+    `blocked` is a disposition that cannot be: `blocked_by` says by what, in sentences.
+    """
+
+    action: Action
+    dataset: str
+    version: int
+    manifest: str
+    rule: str
+    rule_sha256: str
+    authority: str
+    due_ns: int
+    tier: str = ""
+    blocked_by: tuple[str, ...] = ()
+    approvers: tuple[Actor, ...] = ()
+
+    @property
+    def ref(self) -> VersionRef:
+        return VersionRef(self.dataset, self.version, self.manifest)
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}:v{self.version}"
+
+
+class Lookups(NamedTuple):
+    """What is asked about a version only when it comes to that."""
+
+    holds: Callable[[VersionFacts], Sequence[ActiveHold]]
+    approvals: Callable[[VersionFacts], Sequence[Approval]]
+    sent_to: Callable[[VersionFacts], str | None]
+    """The tier that a rule has sent it to already."""
+    obstacle: Callable[[VersionFacts], str | None]
+    """What else keeps it from being disposed of on this host, in a sentence."""
+
+
+def plan_version(
+    version: VersionFacts,
+    rules: Sequence[ActiveRule],
+    events: Events,
+    ask: Lookups,
+    now_ns: int,
+) -> Iterator[Item]:
+    """What is to be done with one version; nothing where it is kept as it is.
+
+    `rules` are those whose pattern its dataset matches.
+    """
+    # Of most versions nothing is due, which this tells without looking at calendars.
+    past_ns = now_ns - version.committed_ns
+    near = [rule for rule in rules if rule.shortest_ns <= past_ns and rule.concerns(version.tags)]
+    if version.disposed or not near:
+        return
+    if all_over(version, rules, events, now_ns):
+        item = _disposition(version, rules, events, ask, now_ns)
+        yield item
+        if item.action == "dispose":
+            return
+    due = deeds(version, near, events, now_ns)
+    sent = archiving(due, ask.sent_to(version)) if due else None
+    if sent is not None:
+        yield _item("archive", version, sent)
+    for deed in notifying(due):
+        yield _item("notify", version, deed)
+
+
+def _item(action: Action, version: VersionFacts, deed: Deed) -> Item:
+    rule = deed.active.rule
+    return Item(
+        action=action,
+        dataset=version.dataset,
+        version=version.number,
+        manifest=version.manifest,
+        rule=deed.active.name,
+        rule_sha256=rule.digest,
+        authority=rule.authority,
+        due_ns=deed.due_ns,
+        tier=rule.tier,
+    )
+
+
+def _disposition(
+    version: VersionFacts,
+    rules: Sequence[ActiveRule],
+    events: Events,
+    ask: Lookups,
+    now_ns: int,
+) -> Item:
+    """The disposition of a version whose cutoffs are all over, or what blocks it."""
+    holds, approvals = ask.holds(version), ask.approvals(version)
+    decision = decide(version, rules, holds, events, approvals, now_ns)
+    assert decision.rule is not None
+    until_ns = next(reason.until_ns for reason in decision.reasons if reason.kind == "rule")
+    assert until_ns is not None
+    blocked = [reason.text for reason in decision.reasons if reason.kind == "hold"]
+    needed = decision.approvals_needed
+    missing = needed - len(decision.approvers)
+    if missing > 0:
+        blocked.append(f"{missing} of {needed} approvals by other persons are missing")
+    obstacle = ask.obstacle(version)
+    if obstacle is not None:
+        blocked.append(obstacle)
+    item = _item("blocked" if blocked else "dispose", version, Deed(decision.rule, until_ns))
+    return item._replace(blocked_by=tuple(blocked), approvers=decision.approvers)
+
+
+class Tally:
+    """Counts the items of a plan as they come, and hashes them."""
+
+    def __init__(self) -> None:
+        self.counts: dict[Action, int] = dict.fromkeys(ACTIONS, 0)
+        self.versions = 0
+        """How many versions were looked at."""
+        self._hash = hashlib.sha256()
+
+    def add(self, item: Item) -> None:
+        """Take one item into account."""
+        self.counts[item.action] += 1
+        self._hash.update(_encode(item) + b"\n")
+
+    @property
+    def digest(self) -> str:
+        """The hash of the items so far, in hex."""
+        return self._hash.hexdigest()
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def item_facts(item: Item) -> dict[str, object]:
+    """An item as a document shows it."""
+    facts = {
+        "action": item.action,
+        "id": item.name,
+        "dataset": item.dataset,
+        "version": item.version,
+        "sha256": item.manifest,
+        "rule": item.rule,
+        "authority": item.authority,
+        "due": format_time(item.due_ns),
+    }
+    if item.tier:
+        facts["tier"] = item.tier
+    if item.action in ("dispose", "blocked"):
+        facts["approvers"] = [msgspec.to_builtins(actor) for actor in item.approvers]
+    return {**facts, "blocked_by": list(item.blocked_by)} if item.blocked_by else facts
