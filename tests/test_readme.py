@@ -101,10 +101,8 @@ def test_the_configuration_shown_is_the_default(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(shown)
     assert load_config(path) == Config()
-    (shown,) = fences("Tiers", "toml")
-    path.write_text(shown)
-    tiers = load_config(path).tiers
-    assert tiers == {"warm": TierSettings(url="s3://bucket/prefix")}
+    path.write_text("".join(fences("Tiers", "toml")))
+    assert load_config(path) == Config(tiers={"warm": TierSettings(url="s3://bucket/prefix")})
 
 
 def test_the_exit_codes_shown_are_those_of_the_errors() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from math import ceil
 
 from msgspec import Struct
 
@@ -63,8 +64,15 @@ class Attributes(Struct, frozen=True, gc=False):
         return KIND_BITS[self.kind] | self.mode
 
 
-def sealed_attributes(entry: Entry, ino: int, sealed_ns: int) -> Attributes:
-    """The attributes of a sealed entry of a version that was sealed at `sealed_ns`.
+MOVING_TIMEOUT_S = 5.0
+"""For sealed files of a lake with tiers: how many blocks are here changes behind the kernel's back."""
+
+
+def sealed_attributes(
+    entry: Entry, ino: int, sealed_ns: int, share: float = 1.0, timeout_s: float = SEALED_TIMEOUT_S
+) -> Attributes:
+    """The attributes of a sealed entry of a version that was sealed at `sealed_ns`, of which so large
+    a share (0 to 1) is on this machine.
 
     A directory has one link, which tools take for "number of subdirectories unknown": counting
     them would read the whole directory.
@@ -81,9 +89,9 @@ def sealed_attributes(entry: Entry, ino: int, sealed_ns: int) -> Attributes:
         ctime_ns=sealed_ns,
         atime_ns=entry.mtime_ns,
         nlink=entry.nlink,
-        blocks=-(-size // BLOCK_BYTES),
+        blocks=ceil(size * share / BLOCK_BYTES),
         name_timeout_s=SEALED_TIMEOUT_S,
-        timeout_s=SEALED_TIMEOUT_S,
+        timeout_s=timeout_s,
     )
 
 

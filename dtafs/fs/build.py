@@ -10,6 +10,7 @@ from dtafs.errors import NotFoundError
 from dtafs.fs.area import Area
 from dtafs.fs.attributes import Owner
 from dtafs.fs.drafts import Drafts
+from dtafs.fs.far import FarReads
 from dtafs.fs.gate import Gates
 from dtafs.fs.inodes import VIEW_BASE, NumberTable
 from dtafs.fs.namespace import Namespace
@@ -45,7 +46,8 @@ def build_namespace(
 
     From now on staging fetches its nodes as the event loop must: from memory, or not at all.
     """
-    nodes = NodeReader(lake.objects)
+    nodes = NodeReader(lake.objects, lake.placed.where)
+    far = FarReads(lake, nodes)
     status = lake.path.stat()
     owner = Owner(status.st_uid, status.st_gid)
 
@@ -58,11 +60,12 @@ def build_namespace(
             raise NotFoundError(f"no version has the serial {serial}")
         return row
 
-    sealed = SealedArea(nodes, ReadAheadPool(nodes, nursery), version_of, directory_of)
+    pool = ReadAheadPool(nodes, far, nursery)
+    sealed = SealedArea(lake, nodes, pool, version_of, directory_of)
     staged = None
     if actions is not None:
         lake.area.fetch = nodes.fetch
-        staged = StagedArea(lake, nodes, gates, drafts, directory_of, on_quiet)
+        staged = StagedArea(lake, nodes, far, gates, drafts, directory_of, on_quiet)
     views = ViewsArea(lake, NumberTable(VIEW_BASE), owner, sources)
     top = TopArea(lake, directories.numbers, owner, sealed, staged, views, actions)
     directories.number_of = top.directory_number

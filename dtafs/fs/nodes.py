@@ -18,6 +18,7 @@ from dtafs.core.nodes import Node
 from dtafs.errors import DtafsError, IntegrityError
 from dtafs.fs.threads import PatientLimiter
 from dtafs.store.objects import ColdNode, Objects
+from dtafs.store.placement.stubs import ColdPlace
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,8 +38,10 @@ ATTEMPTS = 10_000
 class NodeReader:
     """Runs calls on the event loop that fetch nodes from memory."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, look_up: Callable[[bytes], object] = bytes) -> None:
+        """`look_up` finds out where a pack lies, when a call has raised `ColdPlace`."""
         self.objects = objects
+        self._look_up = look_up
         # Of trio's own class only these two methods are asked for, but it is the type that counts.
         limiter = PatientLimiter(READ_THREADS, READ_THREADS_MAX)
         self.limiter = cast(trio.CapacityLimiter, limiter)
@@ -57,6 +60,8 @@ class NodeReader:
                 return call(*args, **kwargs)
             except ColdNode as cold:
                 await trio.to_thread.run_sync(self.objects.node, cold.id, limiter=self.limiter)
+            except ColdPlace as cold:
+                await trio.to_thread.run_sync(self._look_up, cold.pack, limiter=self.limiter)
         raise IntegrityError("the cache of metadata nodes is too small for one call")
 
     async def read_ahead(self, wanted: Sequence[bytes]) -> None:

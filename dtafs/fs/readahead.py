@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from functools import partial
 
 import trio
 
 from dtafs.core.values import Content
 from dtafs.fs.area import OpenFile
+from dtafs.fs.far import FarReads
 from dtafs.fs.nodes import NodeReader
+from dtafs.store.packfiles import FarFrame
 
 WINDOW_BYTES = 2 << 20
 """Two of the largest requests that the kernel makes, eight frames: the hop to a thread is 3 % of
@@ -35,8 +38,9 @@ class ReadAheadPool:
     Its threads are its own, one a core, so that whoever reads something else finds one free.
     """
 
-    def __init__(self, reader: NodeReader, nursery: trio.Nursery) -> None:
+    def __init__(self, reader: NodeReader, far: FarReads, nursery: trio.Nursery) -> None:
         self.reader = reader
+        self.far = far
         self.nursery = nursery
         self.decoders = trio.CapacityLimiter(os.cpu_count() or 1)
         self.windows = 0
@@ -78,9 +82,14 @@ class SealedReader(OpenFile):
             return data
         return await self._in_thread(offset, size, reader.limiter)
 
-    async def _in_thread(self, offset: int, size: int, limiter: trio.CapacityLimiter) -> bytes:
-        read = self._pool.reader.objects.read
-        return await trio.to_thread.run_sync(read, self._content, offset, size, limiter=limiter)
+    async def _in_thread(
+        self, offset: int, size: int, limiter: trio.CapacityLimiter, recall: bool = True
+    ) -> bytes:
+        read = partial(self._pool.reader.objects.read, self._content, offset, size)
+        try:
+            return await trio.to_thread.run_sync(partial(read, near=True), limiter=limiter)
+        except FarFrame:
+            return await self._pool.far.read(read, recall)
 
     def _windows_of(self, offset: int) -> list[_Window]:
         """The windows from the one that holds `offset` on; those before it are given up."""
@@ -127,7 +136,7 @@ class SealedReader(OpenFile):
     async def _fill(self, window: _Window) -> None:
         try:
             size = window.end - window.offset
-            window.data = await self._in_thread(window.offset, size, self._pool.decoders)
+            window.data = await self._in_thread(window.offset, size, self._pool.decoders, False)
         except Exception:
             # The reader that gets this far meets the same error, and reports it to its caller.
             window.data = None

@@ -7,21 +7,25 @@ import errno
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
-from msgspec import Struct
+import trio
+from msgspec import Struct, structs
 
 from dtafs.core.tree import Located, at_ordinal, find, open_root, scan
 from dtafs.core.values import Entry, Kind
 from dtafs.errors import DtafsError
 from dtafs.fs.area import Area, Caller, Emit, OpenDirectory, OpenFile, refuse
-from dtafs.fs.attributes import Attributes, sealed_attributes
+from dtafs.fs.attributes import MOVING_TIMEOUT_S, Attributes, sealed_attributes
 from dtafs.fs.inodes import SEALED_BASE, group_number, sealed_number, split_sealed
 from dtafs.fs.nodes import NodeReader
 from dtafs.fs.readahead import ReadAheadPool, SealedReader
-from dtafs.fs.xattrs import sealed_xattrs
+from dtafs.fs.xattrs import TIER, sealed_xattrs
 from dtafs.store.index import VersionRow
+from dtafs.store.lake import Lake
 from dtafs.store.objects import ColdNode
+from dtafs.store.placement.contents import places_of, share_here
 
 KNOWN_MAX = 8_192
 """Entries kept by number in each of two generations: what `ls -lR` and `cp -a` ask for twice. About
@@ -66,11 +70,13 @@ class SealedArea(Area):
 
     def __init__(
         self,
+        lake: Lake,
         nodes: NodeReader,
         pool: ReadAheadPool,
         version_of: Callable[[int], VersionRow],
         directory_of: Callable[[str], int],
     ) -> None:
+        self._lake = lake
         self._nodes = nodes
         self._pool = pool
         self._version_of = version_of
@@ -99,8 +105,11 @@ class SealedArea(Area):
         if place.entry.kind != Kind.DIRECTORY:
             refuse(errno.ENOTDIR)
         _refuse_disposed(version)
-        found = await self._nodes.run(find, self._nodes.objects.cached_node, place.entry.ref, name)
-        return None if found is None else self.seen(version, place, found)
+        return await self._nodes.run(self._look_up, version, place, name)
+
+    def _look_up(self, version: Version, directory: Place, name: bytes) -> Attributes | None:
+        found = find(self._nodes.objects.cached_node, directory.entry.ref, name)
+        return None if found is None else self.seen(version, directory, found)
 
     def remember(self, ino: int) -> None:
         if ino in self._groups:
@@ -114,8 +123,19 @@ class SealedArea(Area):
                 del self._groups[ino]
 
     async def attributes(self, ino: int) -> Attributes:
-        version, place = await self._nodes.run(self._find, ino)
-        return sealed_attributes(place.entry, ino, version.row.time_ns)
+        return await self._nodes.run(self._attributes, ino)
+
+    def _attributes(self, ino: int) -> Attributes:
+        version, place = self._find(ino)
+        return self._of(version, place.entry, ino)
+
+    def _of(self, version: Version, entry: Entry, ino: int) -> Attributes:
+        """The attributes of an entry; those of a file say how much of it is here."""
+        sealed_ns = version.row.time_ns
+        if entry.kind != Kind.FILE or not self._lake.tiers:
+            return sealed_attributes(entry, ino, sealed_ns)
+        share = share_here(self._lake, entry.content) if self._lake.placed.is_used() else 1.0
+        return sealed_attributes(entry, ino, sealed_ns, share, MOVING_TIMEOUT_S)
 
     async def open(self, ino: int, flags: int, caller: Caller) -> OpenFile:
         if flags & WRITING:
@@ -123,6 +143,7 @@ class SealedArea(Area):
         _, place = await self._nodes.run(self._find, ino)
         if place.entry.kind != Kind.FILE:
             refuse(errno.ENXIO)
+        await self._pool.far.opened(place.entry.content, not flags & os.O_NONBLOCK)
         return SealedReader(place.entry.content, self._pool)
 
     async def open_directory(self, ino: int) -> OpenDirectory:
@@ -143,6 +164,11 @@ class SealedArea(Area):
         value = sealed_xattrs(version.row, place.entry).get(name)
         if value is None:
             refuse(errno.ENODATA)
+        if name == TIER and place.entry.kind == Kind.FILE and self._lake.tiers:
+            find_places = partial(places_of, self._lake, place.entry.content)
+            limiter = self._nodes.limiter
+            places = await trio.to_thread.run_sync(find_places, limiter=limiter)
+            return ",".join(places or ["hot"]).encode()
         return value
 
     async def list_xattrs(self, ino: int) -> list[bytes]:
@@ -169,12 +195,13 @@ class SealedArea(Area):
         """The attributes of an entry that was met in a directory."""
         serial, ordinal = version.row.serial, directory.ordinal + found.ordinal
         number = sealed_number(serial, ordinal)
+        shown = self._of(version, found.entry, number)
         self._keep(number, Place(found.entry, ordinal, directory.ordinal))
         if found.entry.link:
             shared = group_number(serial, found.entry.link)
             self._groups.setdefault(shared, [number, 0])
-            number = shared
-        return sealed_attributes(found.entry, number, version.row.time_ns)
+            shown = structs.replace(shown, ino=shared)
+        return shown
 
     def _keep(self, number: int, place: Place) -> None:
         if len(self._known) >= KNOWN_MAX:

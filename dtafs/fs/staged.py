@@ -22,6 +22,7 @@ from dtafs.core.values import Kind
 from dtafs.fs.area import Area, Caller, Changes, OpenDirectory, OpenFile, refuse
 from dtafs.fs.attributes import KIND_BITS, NO_TIMEOUT_S, Attributes, staged_attributes
 from dtafs.fs.drafts import Drafts
+from dtafs.fs.far import FarReads
 from dtafs.fs.gate import Gates
 from dtafs.fs.nodes import NodeReader
 from dtafs.fs.staged_handles import WRITE_THREADS, Home, StagedFile, StagedListing
@@ -69,6 +70,7 @@ class StagedArea(Area):
         self,
         lake: Lake,
         nodes: NodeReader,
+        far: FarReads,
         gates: Gates,
         drafts: Drafts,
         directory_of: Callable[[str], int],
@@ -77,6 +79,7 @@ class StagedArea(Area):
     ) -> None:
         self._lake, self._nodes, self._gates, self._drafts = lake, nodes, gates, drafts
         self._directory_of, self._on_quiet, self._now_ns = directory_of, on_quiet, now_ns
+        self._far = far
         self._writes = trio.CapacityLimiter(WRITE_THREADS)
         self._homes: dict[str, Home] = {}
         self._numbered: list[Home] = []
@@ -283,6 +286,7 @@ class StagedArea(Area):
                 self._lake.disk,
                 self._writes,
                 self._lake.area,
+                self._far,
             )
             home = self._homes.setdefault(dataset, home)
             if home not in self._numbered:

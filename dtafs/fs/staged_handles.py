@@ -9,6 +9,7 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 import trio
@@ -16,9 +17,11 @@ import trio
 from dtafs.errors import StorageFullError
 from dtafs.fs.area import Emit, OpenDirectory, OpenFile, refuse
 from dtafs.fs.attributes import Attributes
+from dtafs.fs.far import FarReads
 from dtafs.fs.gate import Gate
 from dtafs.fs.nodes import NodeReader
 from dtafs.store.durable import Disk
+from dtafs.store.packfiles import FarFrame
 from dtafs.store.staging.area import StagingArea
 from dtafs.store.staging.listing import DirectoryHandle
 from dtafs.store.staging.plans import execute_read
@@ -55,8 +58,9 @@ class Home:
         disk: Disk,
         writes: trio.CapacityLimiter,
         area: StagingArea,
+        far: FarReads,
     ) -> None:
-        self._area = area
+        self._area, self.far = area, far
         self.name, self.staging, self.gate = name, staging, gate
         self.nodes, self.disk, self.writes = nodes, disk, writes
         self._beginning: trio.Event | None = None
@@ -177,9 +181,13 @@ class StagedFile(OpenFile):
             plan = await home.look(home.staging.plan_read, self._ino, offset, size)
             if plan.is_in_memory:
                 return execute_read(plan, nodes.objects)
-            return await trio.to_thread.run_sync(
-                execute_read, plan, nodes.objects, limiter=nodes.limiter
-            )
+            read = partial(execute_read, plan, nodes.objects)
+            try:
+                return await trio.to_thread.run_sync(
+                    partial(read, near=True), limiter=nodes.limiter
+                )
+            except FarFrame:
+                return await home.far.read(read)
 
     async def write(self, offset: int, data: bytes) -> int:
         # Without a time: under the write-back cache the kernel keeps mtime and ctime and sets them.

@@ -5,7 +5,7 @@
 | user.dtafs.sha256 | of a file's bytes; of a directory's root node, which covers all below it |
 | user.dtafs.version | DATASET:vN |
 | user.dtafs.manifest | SHA-256 of the version's manifest: the version's hash |
-| user.dtafs.tier | where the bytes are |
+| user.dtafs.tier | where the bytes are: `hot`, or the tiers that a reader depends on, with commas |
 | user.dtafs.disposed | of a version that was disposed of: the entry of the dataset's log that says so |
 | user.dtafs.lineage | the versions it was made from and how, one a line |
 
@@ -22,6 +22,7 @@ PREFIX = b"user.dtafs."
 MESSAGE = b"user.dtafs.message"
 TAGS = b"user.dtafs.tags"
 
+TIER = b"user.dtafs.tier"
 HOT = b"hot"
 
 
@@ -48,7 +49,7 @@ def sealed_xattrs(version: VersionRow, entry: Entry) -> dict[bytes, bytes]:
     if version.disposed:
         found[b"user.dtafs.disposed"] = b"entry %d" % version.disposed
     else:
-        found[b"user.dtafs.tier"] = HOT
+        found[TIER] = HOT
     lineage = lineage_text(version.manifest)
     if lineage:
         found[b"user.dtafs.lineage"] = lineage.encode()

@@ -38,6 +38,7 @@ from dtafs.services.control import ControlServer, SessionFor
 from dtafs.services.protocol import socket_path
 from dtafs.services.status import StatusSources
 from dtafs.services.supervisor import ALIVE, READY, STOPPING, Supervisor
+from dtafs.services.tiering import Recaller
 from dtafs.store.lake import Lake
 from dtafs.store.session import Session, actor_here
 from dtafs.store.staging.outdated import Outdated
@@ -187,6 +188,7 @@ class _Daemon:
                 await nursery.start(self._control.serve)
                 nursery.start_soon(self._sealer.run)
                 nursery.start_soon(flush_staging, self._lake)
+                nursery.start_soon(Recaller(self._lake).run)
             nursery.start_soon(self._obey_signals, nursery)
             nursery.start_soon(self._say_alive)
             await trio.to_thread.run_sync(self._announce)

@@ -57,6 +57,17 @@ class Retention(Struct, frozen=True, forbid_unknown_fields=True):
     """How far the clock may be ahead of the newest log entry before nothing is disposed of by it."""
 
 
+class Tiering(Struct, frozen=True, forbid_unknown_fields=True):
+    """Moving packs between the hot disk and the tiers."""
+
+    recall_wait_s: float = 30.0
+    """How long opening a file waits for an archive; the recall goes on after that."""
+    recalled_days: float = 7.0
+    """How long a recalled pack stays on the hot disk at least."""
+    recall_limit_hours: float = 48.0
+    """When a recall that did not come is given up."""
+
+
 class TierSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """One tier: a table `[tiers.NAME]`. Credentials are never here."""
 
@@ -91,6 +102,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     mount: Mount = Mount()
     collect: Collect = Collect()
     retention: Retention = Retention()
+    tiering: Tiering = Tiering()
     tiers: dict[str, TierSettings] = {}
 
 
@@ -149,6 +161,9 @@ def parse_config(path: Path, text: bytes) -> Config:
         )
     if not 0 < config.retention.clock_span_days < 36_500:
         raise UsageError(f"{path}: retention.clock_span_days lies between 0 and 36,500")
+    tiering = config.tiering
+    if min(tiering.recall_wait_s, tiering.recalled_days, tiering.recall_limit_hours) < 0:
+        raise UsageError(f"{path}: times of tiering cannot be negative")
     if config.tiers:
         from dtafs.store.tiers.settings import check_tiers
 

@@ -54,6 +54,7 @@ from dtafs.store.packfiles import PackFiles
 from dtafs.store.packs import Place
 from dtafs.store.pending import Pending
 from dtafs.store.placement.far import Far
+from dtafs.store.placement.recalls import Recalls
 from dtafs.store.placement.stubs import Placed
 from dtafs.store.replay import apply_entry, replay
 from dtafs.store.resolving import resolve
@@ -109,6 +110,7 @@ class Lake:
         self.hash_states = HashStates()
         self.append_lock = threading.RLock()
         """Held while an entry is added: who holds it sees a log that stands still."""
+        self.recalls = Recalls(self) if self.can_write else None
         self._behind = False
         self.clock: Callable[[], int] = lambda: time.time_ns()
         """What time the host says that it is, in nanoseconds since the epoch."""

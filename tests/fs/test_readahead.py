@@ -10,6 +10,7 @@ import trio
 from dtafs.core.tree import find
 from dtafs.core.values import Content
 from dtafs.errors import IntegrityError
+from dtafs.fs.far import FarReads
 from dtafs.fs.nodes import NodeReader
 from dtafs.fs.readahead import WINDOW_BYTES, WINDOWS_MAX, ReadAheadPool, SealedReader
 from tests.fs.conftest import World
@@ -17,6 +18,12 @@ from tests.fs.conftest import World
 SIZE = 3 * WINDOW_BYTES + 12_345
 DAMAGED_AT = 2 * WINDOW_BYTES + (1 << 19)
 BYTES = random.Random(7).randbytes(SIZE)
+
+
+def pool_of(world: World, nursery: trio.Nursery) -> ReadAheadPool:
+    """What a mount of the lake reads through."""
+    nodes = NodeReader(world.lake.objects)
+    return ReadAheadPool(nodes, FarReads(world.lake, nodes), nursery)
 
 
 async def sealed(world: World) -> Content:
@@ -43,7 +50,7 @@ async def read_on(reader: SealedReader, piece: int, start: int = 0) -> bytes:
 async def test_straight_on_in_pieces_of_any_size(world: World, piece: int) -> None:
     content = await sealed(world)
     async with trio.open_nursery() as nursery:
-        pool = ReadAheadPool(NodeReader(world.lake.objects), nursery)
+        pool = pool_of(world, nursery)
         reader = SealedReader(content, pool)
         assert await read_on(reader, piece) == BYTES
         await reader.release()
@@ -54,7 +61,7 @@ async def test_jumping_about(world: World) -> None:
     content = await sealed(world)
     dice = random.Random(8)
     async with trio.open_nursery() as nursery:
-        pool = ReadAheadPool(NodeReader(world.lake.objects), nursery)
+        pool = pool_of(world, nursery)
         reader = SealedReader(content, pool)
         for _ in range(30):
             offset, size = dice.randrange(SIZE + 10), dice.randrange(1, 200_000)
@@ -81,7 +88,7 @@ async def test_many_readers_share_one_budget(world: World) -> None:
         await reader.release()
 
     async with trio.open_nursery() as nursery:
-        pool = ReadAheadPool(NodeReader(world.lake.objects), nursery)
+        pool = pool_of(world, nursery)
         async with trio.open_nursery() as readers:
             for number in range(WINDOWS_MAX):
                 readers.start_soon(one, pool, number * 1_000)
@@ -96,7 +103,7 @@ async def test_damage_ahead_reaches_the_reader_who_gets_there(world: World) -> N
     pack.chmod(0o644)
     pack.write_bytes(intact[:place] + bytes([intact[place] ^ 1]) + intact[place + 1 :])
     async with trio.open_nursery() as nursery:
-        pool = ReadAheadPool(NodeReader(world.lake.objects), nursery)
+        pool = pool_of(world, nursery)
         reader = SealedReader(content, pool)
         for offset in range(0, 2 * WINDOW_BYTES, 1 << 20):
             assert await reader.read(offset, 1 << 20) == BYTES[offset : offset + (1 << 20)]

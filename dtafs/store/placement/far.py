@@ -37,8 +37,8 @@ FETCH_BYTES = 8 << 20
 """The most that one request asks for: what a thread holds in memory."""
 
 NEARBY_BYTES = 4 << 20
-"""A read that begins so little after the one before goes straight on: a reader's threads overtake each
-other."""
+"""A read that begins so near to the one before goes straight on: a reader's threads overtake each other,
+and so did those of who wrote the pack."""
 
 PACKS_MAX = 4_096
 """Packs that something is remembered of, whether or not anything of them is kept."""
@@ -146,7 +146,7 @@ class Far:
         end = offset + size
         wanted = known.missing(offset, end)
         ahead = self._ahead(known, offset, end)
-        known.next = end
+        known.next = max(known.next, end) if known.step else end
         if wanted is None:
             self.hits += 1
             return read_at(known.fd, size, offset)
@@ -184,7 +184,7 @@ class Far:
         first = offset == PACK_HEADER.size and known.kept == 0
         if first and time.monotonic() < self._flow_until_s:
             known.step = known.size
-        elif first or not 0 <= offset - known.next <= NEARBY_BYTES:
+        elif first or abs(offset - known.next) > NEARBY_BYTES:
             known.step = 0
             return end
         else:

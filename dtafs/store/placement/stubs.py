@@ -38,6 +38,14 @@ KNOWN_MAX = 65_536
 """Packs of which that is remembered: 2 TiB of them, in 10 MiB of memory."""
 
 
+class ColdPlace(Exception):
+    """Where a pack lies has to be looked up on the disk."""
+
+    def __init__(self, pack: bytes) -> None:
+        super().__init__(pack.hex())
+        self.pack = pack
+
+
 class Where(NamedTuple):
     """Where a pack lies: on the hot disk, and in which tiers."""
 
@@ -163,12 +171,20 @@ class Placed:
         """Whether any pack may have a stub."""
         return (self._root / FOLDER).is_dir()
 
+    def known(self, pack: bytes) -> Where:
+        """As `where`, without looking at the disk; ColdPlace when it has to be looked at."""
+        known = self._known.get(pack)
+        if known is None or time.monotonic() - known[0] >= KNOWN_S:
+            raise ColdPlace(pack)
+        return known[1]
+
     def where(self, pack: bytes) -> Where:
         """Where a pack lies, as it was at most KNOWN_S ago; a damaged stub counts as none."""
+        try:
+            return self.known(pack)
+        except ColdPlace:
+            pass
         now_s = time.monotonic()
-        known = self._known.get(pack)
-        if known is not None and now_s - known[0] < KNOWN_S:
-            return known[1]
         try:
             stub = self.stub(pack)
         except IntegrityError:

@@ -61,8 +61,8 @@ class ReadPlan(NamedTuple):
         return self.fd < 0 and self.held is not None
 
 
-def execute_read(plan: ReadPlan, objects: Objects) -> bytes:
-    """The bytes of a plan. Blocks; any thread."""
+def execute_read(plan: ReadPlan, objects: Objects, near: bool = False) -> bytes:
+    """The bytes of a plan. Blocks; any thread. `near` as for `Objects.chunk`."""
     parts: list[bytes] = []
     for piece in plan.pieces:
         if piece.zero:
@@ -79,7 +79,7 @@ def execute_read(plan: ReadPlan, objects: Objects) -> bytes:
             parts.append(plan.held[piece.offset : piece.offset + piece.size])
         else:
             assert plan.content is not None
-            parts.append(objects.read(plan.content, piece.offset, piece.size))
+            parts.append(objects.read(plan.content, piece.offset, piece.size, near))
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

@@ -23,7 +23,7 @@ from dtafs.store.tiers.base import Tier
 from dtafs.store.tiers.credentials import find_credentials
 from dtafs.store.tiers.directory import DirectoryTier
 from dtafs.store.tiers.patience import Counters, Patience, Retrying
-from dtafs.store.tiers.settings import parse_url, settled
+from dtafs.store.tiers.settings import ARCHIVES, COLD, COLD_CLASS, parse_url, settled
 from dtafs.store.tiers.state import Capabilities, add_counts, read_state
 
 SUPERBLOCK_KEY = "lake.json"
@@ -130,6 +130,22 @@ class Tiers(Mapping[str, Tier]):
         check_lake(opened.tier, self._superblock)
         with self._lock:
             return self._open.setdefault(name, opened).tier
+
+    def is_archive(self, name: str) -> bool:
+        """Whether what lies in a tier must be recalled before it is read, as far as the table says.
+
+        Asks no tier, and reads nothing.
+        """
+        with self._lock:
+            found = self._open.get(name)
+        if found is not None:
+            return found.tier.needs_recall
+        settings = self.settings.get(name)
+        if settings is None:
+            return False
+        scheme = settings.url.partition(":")[0]
+        known = settings.storage_class or (COLD_CLASS.get(scheme) if name == COLD else None)
+        return known is not None and (scheme == "file" or known in ARCHIVES)
 
     def _opened(self, name: str) -> OpenTier:
         settings = self.settings.get(name)

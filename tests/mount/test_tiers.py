@@ -1,0 +1,65 @@
+"""Tiers under a real mount: what is away says so, is brought back, and holds up nobody."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dtafs.store.lake import Lake
+from dtafs.store.placement.moves import move_pack
+from tests.support.mounts import Mount
+from tests.support.programs import ctl
+from tests.support.tiered import DATASET, add_tiers, content_packs, fill, random_tree
+
+TREE = random_tree(1, 3, 3_000_000)
+
+
+@pytest.fixture
+def moved(lake_path: Path) -> Callable[[str], Path]:
+    """`moved(tier)` is a lake whose one version lies in that tier."""
+
+    def make(tier: str) -> Path:
+        add_tiers(lake_path)
+        with Lake.open(lake_path) as lake:
+            fill(lake, lake_path.parent / "scratch", TREE)
+            for pack in content_packs(lake):
+                move_pack(lake, pack, tier)
+        return lake_path
+
+    return make
+
+
+@pytest.mark.parametrize("tier", ["warm", "cold"])
+def test_what_is_away_reads(
+    moved: Callable[[str], Path], mount: Callable[..., Mount], tier: str
+) -> None:
+    mounted = mount(moved(tier))
+    top = mounted / f"{DATASET}/v1"
+    for name, item in TREE.items():
+        path = top / os.fsdecode(name)
+        assert path.stat().st_blocks == 0 and path.stat().st_size == len(item.content)
+        assert os.getxattr(path, "user.dtafs.tier") == tier.encode()
+    for name, item in TREE.items():
+        assert (top / os.fsdecode(name)).read_bytes() == item.content
+    shown = os.getxattr(top / "file 0", "user.dtafs.tier")
+    assert shown == (b"hot" if tier == "cold" else b"warm"), "a recall keeps it hot for a while"
+
+
+def test_who_does_not_wait(moved: Callable[[str], Path], mount: Callable[..., Mount]) -> None:
+    mounted = mount(moved("cold"))
+    path = mounted / f"{DATASET}/v1/file 1"
+    with pytest.raises(OSError) as caught:
+        os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    assert caught.value.errno == errno.EAGAIN
+    assert path.read_bytes() == TREE[b"file 1"].content
+    os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+
+
+def test_without_a_daemon_a_command_says_what_to_do(moved: Callable[[str], Path]) -> None:
+    done = ctl(moved("cold"), "cat", f"{DATASET}:v1", "file 0", exit_code=7)
+    assert b"archive tier 'cold'" in done.stderr and b"dtafsctl tier recall" in done.stderr
+    assert done.stderr.count(b"\n") == 1 and done.stdout == b""
