@@ -181,3 +181,12 @@ def test_quickstart_touches_nothing_that_is_not_its_own(tour: Path) -> None:
     assert code == 1
     assert "was not made by" in said
     assert os.listdir(tour) == ["mine.txt"]
+
+
+def test_the_drill(tmp_path: Path) -> None:
+    """A lake is lost and restored with real data and a real server; its temporary directory is gone."""
+    code, said = script("drill", env={"TMPDIR": str(tmp_path)})
+    assert code == 0, said
+    assert "\nidentical\n" in said and "The lake is sound" in said
+    assert "The drill has succeeded" in said
+    assert not list(tmp_path.iterdir())

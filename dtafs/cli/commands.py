@@ -30,6 +30,9 @@ PLACES = {
     "event": Place("dtafs.cli.holds", "event", "Record what periods of retention begin with."),
     "check": Place("dtafs.cli.upkeep", "check", "Check the invariants of the lake."),
     "repair": Place("dtafs.cli.repair", "repair", "Mend what is damaged, from parity or a copy."),
+    "restore": Place(
+        "dtafs.cli.restore", "restore", "Make a lake again from its mirror in a tier."
+    ),
     "reindex": Place("dtafs.cli.upkeep", "reindex", "Rebuild the index from the objects."),
     "collect": Place("dtafs.cli.upkeep", "collect", "Delete what nothing reaches."),
     "tier": Place("dtafs.cli.tiers", "tier", "Attach buckets, archives, directories; list them."),

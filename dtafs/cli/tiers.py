@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtafs.cli.base import CONTEXT, Call, LazyGroup, Place, group_options, standard
-from dtafs.cli.words import fields, size_text, time_text
+from dtafs.cli.words import fields, mirror_text, requests_text, time_text
 from dtafs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,17 +20,6 @@ TIER_PLACES = {
     "list": Place("dtafs.cli.tiers", "list_", "List the tiers and what their stores do."),
     "add": Place("dtafs.cli.tiers", "add", "Attach a tier, after its store was tried out."),
     "remove": Place("dtafs.cli.tiers", "remove", "Take a tier away."),
-}
-
-TROUBLES = {
-    "retries": "asked again",
-    "timeouts": "no answer in time",
-    "throttled": "throttled",
-    "server_errors": "errors of the server",
-    "connection_errors": "broken connections",
-    "lost_answers": "answers lost that had succeeded",
-    "credentials_renewed": "credentials renewed",
-    "given_up": "given up",
 }
 
 
@@ -137,8 +126,11 @@ def list_(call: Call, probe: bool) -> None:
         from dtafs.store.tiers.attach import list_tiers
 
         with call.reading() as lake:
-            facts = {"tiers": list_tiers(lake, False)}
+            lake.tiers.hurry()
+            facts = list_tiers(lake, False)
     lines = [line for found in facts["tiers"] for line in (*_tier_lines(found), "")][:-1]
+    if facts["mirror"] is not None:
+        lines += ["", *fields([("Mirror", mirror_text(facts["mirror"]))])]
     call.answer(facts, lines or ["There is no tier but the lake's own disk"])
 
 
@@ -162,7 +154,7 @@ def _tier_lines(facts: dict[str, Any]) -> Iterator[str]:
         ]
     else:
         pairs.append(("Tried out", "never: dtafsctl tier list --probe"))
-    yield from fields([*pairs, ("Requests", _requests_text(facts["counters"]))])
+    yield from fields([*pairs, ("Requests", requests_text(facts["counters"]))])
 
 
 CONDITIONAL = {
@@ -171,13 +163,3 @@ CONDITIONAL = {
     "refused": "unknown to this store; nothing but packs goes there",
 }
 ARCHIVE = {"recall": "objects must be recalled before they are read", "at once": "read at once"}
-
-
-def _requests_text(counters: dict[str, int]) -> str:
-    """`12, 3 MiB sent, 1 MiB received; 2 asked again`."""
-    sent, received = counters.get("bytes_put", 0), counters.get("bytes_read", 0)
-    text = (
-        f"{counters.get('requests', 0):,}, {size_text(sent)} sent, {size_text(received)} received"
-    )
-    troubles = [f"{counters[key]:,} {word}" for key, word in TROUBLES.items() if counters.get(key)]
-    return "; ".join([text, ", ".join(troubles)]) if troubles else text

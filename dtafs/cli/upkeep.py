@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtafs.cli.base import WRITER_WAIT_S, Call, Failed, standard
-from dtafs.cli.words import count_text, fields, size_text, time_text, verified_text
+from dtafs.cli.words import (
+    count_text,
+    fields,
+    mirror_text,
+    requests_text,
+    size_text,
+    time_text,
+    verified_text,
+)
 from dtafs.errors import IntegrityError, RefusedError, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +50,8 @@ def check(call: Call, read_data: bool, max_age: str | None, rate: str | None) ->
     # Staging can only be looked at by who holds the lake, which is the daemon where one runs; and
     # who reads slowly must not keep others from the lake for as long as that takes.
     daemon = call.daemon()
-    write = daemon is None and max_age is None and rate is None
+    has_key = (call.path / "keys" / "signing.pem").exists()  # not in a lake that was just restored
+    write = daemon is None and has_key and max_age is None and rate is None
     if daemon is not None:
         daemon.close()
     with ExitStack() as stack:
@@ -182,4 +191,6 @@ def _stats_fields(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Quarantine", size("quarantine_bytes")),
         ("Condemned packs", size("condemned_bytes")),
         ("Data verified", verified_text(facts["verified"])),
+        *((f"Tier {tier['name']}", requests_text(tier["counters"])) for tier in facts["tiers"]),
+        *([("Mirror", mirror_text(facts["mirror"]))] if facts["mirror"] else []),
     ]

@@ -19,6 +19,18 @@ TYPE_BITS = {
 }
 
 
+TROUBLES = {
+    "retries": "asked again",
+    "timeouts": "no answer in time",
+    "throttled": "throttled",
+    "server_errors": "errors of the server",
+    "connection_errors": "broken connections",
+    "lost_answers": "answers lost that had succeeded",
+    "credentials_renewed": "credentials renewed",
+    "given_up": "given up",
+}
+
+
 def size_text(size_bytes: int) -> str:
     """`1.5 GiB`: three digits and a unit."""
     value, unit = float(size_bytes), UNITS[0]
@@ -130,3 +142,32 @@ def entry_line(facts: dict[str, Any]) -> str:
     if facts["kind"] == "symlink":
         name += f" -> {printable(facts['target'])}"
     return f"{mode} {owner} {facts['size_bytes']:>13,} {time_text(facts['mtime'])}  {name}"
+
+
+def mirror_text(facts: dict[str, Any]) -> str:
+    """How far the mirror lags, in a line or a few."""
+    lines = [f"tier {facts['tier']} has the log and the metadata"]
+    if facts["entries_behind"]:
+        entries = f"{facts['entries_behind']:,} of its last entries"
+        lines = [f"tier {facts['tier']} lacks {entries}, for {facts['behind_s']:,.0f} s"]
+    if facts["content_packs_behind"]:
+        lines.append(
+            f"{count_text(facts['content_packs_behind'], 'content pack')} still to be copied"
+        )
+    if facts["left_out"]:
+        lines.append(
+            f"{count_text(len(facts['left_out']), 'pack')} cannot be read here: dtafsctl check"
+        )
+    if facts["problem"]:
+        lines.append(facts["problem"])
+    return "\n".join(lines)
+
+
+def requests_text(counters: dict[str, int]) -> str:
+    """`12, 3 MiB sent, 1 MiB received; 2 asked again`."""
+    sent, received = counters.get("bytes_put", 0), counters.get("bytes_read", 0)
+    text = (
+        f"{counters.get('requests', 0):,}, {size_text(sent)} sent, {size_text(received)} received"
+    )
+    troubles = [f"{counters[key]:,} {word}" for key, word in TROUBLES.items() if counters.get(key)]
+    return "; ".join([text, ", ".join(troubles)]) if troubles else text

@@ -14,6 +14,7 @@ Objects and keys
     log/.lake/<10 digits>               the same of the lake's own log, once it has any
     parity/<first 2 hex>/<64 hex>       parity of the pack of that name, if the lake has any
     placed/<first 2 hex>/<64 hex>       stub of a content pack that has copies in other tiers
+    footers/<first 2 hex>/<64 hex>      only in a mirror: the stub of a content pack, naming no tier
 
 Objects are created once, whole, and never change. There is no mutable head: a dataset's head is
 its highest entry, and creating the next number *if absent* is the compare-and-swap.

@@ -192,6 +192,10 @@ def open_session(path: Path, program: str, wait_s: float) -> Iterator[AnySession
 
     with handle_of(path).writing(wait_s) as lake:
         yield Session(lake, actor_here(program))
+        if lake.tiers:
+            from dtafs.store.tiers.mirror import mirror_what_came
+
+            mirror_what_came(lake)
 
 
 def daemon_facts(lake: Path) -> dict[str, Any] | None:

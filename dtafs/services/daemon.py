@@ -35,6 +35,7 @@ from dtafs.services import mountpoints
 from dtafs.services.background import BackgroundSealer, flush_staging
 from dtafs.services.changes import Changes, Waiting
 from dtafs.services.control import ControlServer, SessionFor
+from dtafs.services.mirroring import mirror_always
 from dtafs.services.protocol import socket_path
 from dtafs.services.status import StatusSources
 from dtafs.services.supervisor import ALIVE, READY, STOPPING, Supervisor
@@ -189,6 +190,7 @@ class _Daemon:
                 nursery.start_soon(self._sealer.run)
                 nursery.start_soon(flush_staging, self._lake)
                 nursery.start_soon(Recaller(self._lake).run)
+                nursery.start_soon(mirror_always, self._lake)
             nursery.start_soon(self._obey_signals, nursery)
             nursery.start_soon(self._say_alive)
             await trio.to_thread.run_sync(self._announce)

@@ -90,6 +90,8 @@ class TierSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How long a recall takes until the archive has an object ready: for estimates."""
     read_price_gib: float = 0.0
     """What it costs to read or recall one GiB, in any currency: for estimates."""
+    mirror_content: bool = False
+    """Of `warm`: also copy content packs there as soon as they exist, not only what describes them."""
     timeout_s: float = 60.0
     """One request with its answer: time enough to move a pack of 32 MiB at 0.5 MiB/s."""
 

@@ -53,11 +53,17 @@ class Signer:
 
     @staticmethod
     def load(path: Path) -> Signer:
-        """The key in a file; RefusedError when others may read it, IntegrityError if it is none."""
+        """The key in a file; RefusedError when there is none, or others may read it, IntegrityError if
+        it is no key."""
         try:
             if os.stat(path).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
                 raise RefusedError(f"the signing key {path} must be private: run chmod 600 on it")
             pem = path.read_bytes()
+        except FileNotFoundError:
+            raise RefusedError(
+                f"the signing key {path} is not there: put it back from its backup to change the lake; "
+                "without it the lake can be read, and mounted with --read-only"
+            ) from None
         except OSError as error:
             raise from_os_error(error, "reading the signing key") from error
         raw = _raw_key(pem)

@@ -41,6 +41,9 @@ RESERVED_SHARE = 16
 recorded before its room is free, and so on a disk that is full to the last byte nothing could go."""
 
 
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
 def _find_sync_file_range() -> Callable[[int, int, int, int], int] | None:
     """`sync_file_range(2)`, which `os` lacks; None where the C library lacks it too."""
     call = getattr(ctypes.CDLL(None), "sync_file_range", None)
@@ -236,6 +239,26 @@ class Disk:
     def unnamed(self, folder: Path) -> int:
         """A new file without a name, for reading and writing: gone when it is closed."""
         return self.open_file(folder, os.O_RDWR | os.O_TMPFILE, 0o600)
+
+    def put_unsynced(self, path: Path, data: Buffer) -> None:
+        """Create `path` with `data`; durable only after `sync_everything`, like the directories that
+        `mkdir` made."""
+        fd = self.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o444)
+        try:
+            self.write(fd, data, 0)
+        finally:
+            os.close(fd)
+
+    def sync_everything(self) -> None:
+        """Wait until all that was written to the file system below the lake is on the disk: for many
+        files at once, and slow where others write as well."""
+        fd = self.open_file(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            if _libc.syncfs(fd):
+                error = ctypes.get_errno()
+                raise from_os_error(OSError(error, os.strerror(error)), "syncing")
+        finally:
+            os.close(fd)
 
     def put_new(self, path: Path, data: Buffer) -> None:
         """Create `path` with `data`, durably; ConflictError when it exists."""

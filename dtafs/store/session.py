@@ -237,7 +237,7 @@ class Session(RecordsSession):
         """All tiers, what their stores do, and whether they answer; `probe` tries them out again."""
         from dtafs.store.tiers.attach import list_tiers
 
-        return {"tiers": list_tiers(self.lake, probe)}
+        return list_tiers(self.lake, probe)
 
     def on_staging(self, call: Callable[[], T]) -> T:
         """Make a call on staging's thread; the nodes it misses are read here, between attempts."""

@@ -16,8 +16,11 @@ from dtafs.core.format import PackKind, pack_key
 from dtafs.store.condemn import read_marks
 from dtafs.store.index_packs import PackRow
 from dtafs.store.parity_upkeep import parity_files
+from dtafs.store.placement.removal import MIRROR
 from dtafs.store.quarantine import FOLDER as QUARANTINE
 from dtafs.store.scrub import read_ledger, verification_facts
+from dtafs.store.tiers.attach import tier_facts
+from dtafs.store.tiers.mirror import mirror_facts
 
 if TYPE_CHECKING:
     from dtafs.store.lake import Lake
@@ -54,6 +57,8 @@ def collect_stats(lake: Lake) -> dict[str, Any]:
         "parity_bytes": sum(parity_files(lake.path).values()),
         "quarantine_bytes": disk_bytes(lake.path / QUARANTINE),
         "condemned_bytes": _condemned_bytes(lake),
+        "tiers": [tier_facts(lake, name) for name in lake.tiers],
+        "mirror": mirror_facts(lake) if MIRROR in lake.tiers else None,
         "verified": verification_facts((pack for pack, _row in named), read_ledger(lake.path)),
     }
 

@@ -63,7 +63,7 @@ def copy_pack(lake: Lake, pack: bytes, tier_name: str, pace: Pace = unpaced) -> 
     """
     tier, placed = lake.tier(tier_name), lake.placed
     with placed.lock:
-        stub = _stub_for(lake, pack)
+        stub = stub_for(lake, pack)
         if stub.copies.get(tier_name):
             return 0
         if tier_name not in stub.copies:
@@ -85,7 +85,7 @@ def copy_pack(lake: Lake, pack: bytes, tier_name: str, pace: Pace = unpaced) -> 
     return stub.size
 
 
-def _stub_for(lake: Lake, pack: bytes) -> Stub:
+def stub_for(lake: Lake, pack: bytes) -> Stub:
     """The stub of a pack, or one for a pack that is only hot."""
     if lake.placed.is_doomed(pack):
         raise BusyError(f"pack {pack.hex()} is still being deleted from a tier; try again later")

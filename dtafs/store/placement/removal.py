@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from dtafs.core.format import pack_key
+from dtafs.core.placed import Stub
 from dtafs.errors import DtafsError, StorageError
 from dtafs.store.parity import remove_parity
 from dtafs.store.placement.stubs import doomed_packs
@@ -20,6 +21,16 @@ from dtafs.store.tiers.base import Tier
 
 if TYPE_CHECKING:
     from dtafs.store.lake import Lake
+
+
+MIRROR = "warm"
+"""The tier that `dtafs.store.tiers.mirror` fills: it may have something of any pack."""
+
+
+def footer_key(pack: bytes) -> str:
+    """The key under which the mirror has how a content pack begins and ends."""
+    name = pack.hex()
+    return f"footers/{name[:2]}/{name}"
 
 
 class Removal(NamedTuple):
@@ -36,6 +47,8 @@ def doom(lake: Lake, pack: bytes) -> None:
     `finish_removals` deletes what tiers have of it. Quick: asks no tier."""
     with lake.placed.lock:
         lake.placed.doom(pack)
+        if MIRROR in lake.tiers and not lake.placed.is_doomed(pack):
+            lake.placed.note_doomed(Stub(pack, 0, b"", {MIRROR: 0}))
         remove_parity(lake.disk, lake.path, pack)
         lake.disk.unlink(lake.path / pack_key(pack))
     lake.files.forget(pack)
@@ -47,7 +60,8 @@ def finish_removals(lake: Lake) -> Removal:
     left: dict[bytes, str] = {}
     for pack, stub in doomed_packs(lake.path).items():
         # What a damaged stub cannot say is looked for in every tier.
-        names = sorted(stub.copies) if stub is not None else sorted(lake.tiers)
+        known = set(stub.copies) if stub is not None else set(lake.tiers)
+        names = sorted(known | ({MIRROR} & set(lake.tiers)))
         try:
             for name in names:
                 delete_from(lake.tier(name), pack)
@@ -62,9 +76,11 @@ def finish_removals(lake: Lake) -> Removal:
 
 def delete_from(tier: Tier, pack: bytes) -> None:
     """Delete what a tier has of a pack; StorageError when it still has it then."""
-    tier.delete(pack_key(pack))
-    if tier.facts(pack_key(pack)) is not None:
-        raise StorageError(f"tier {tier.name!r} still has pack {pack.hex()} after deleting it")
+    keys = [pack_key(pack), *([footer_key(pack)] if tier.name == MIRROR else [])]
+    for key in keys:
+        tier.delete(key)
+        if tier.facts(key) is not None:
+            raise StorageError(f"tier {tier.name!r} still has {key} after deleting it")
 
 
 def remove_packs(lake: Lake, packs: Iterable[bytes]) -> Removal:

@@ -155,6 +155,13 @@ class Placed:
             self._disk.move(path, self._root / doomed_key(pack))
         self._known.pop(pack, None)
 
+    def note_doomed(self, stub: Stub) -> None:
+        """Note that tiers may have something of a pack that has no stub and is being deleted everywhere,
+        durably. Under the lock."""
+        path = self._root / doomed_key(stub.pack)
+        self._disk.make_directory(path.parent)
+        self._disk.replace(path, encode_stub(stub))
+
     def is_doomed(self, pack: bytes) -> bool:
         """Whether something of a pack may still have to be deleted from some tier."""
         return (self._root / doomed_key(pack)).exists()

@@ -27,11 +27,12 @@ from dtafs.store.config import TierSettings, load_config
 from dtafs.store.durable import Disk, read_file
 from dtafs.store.founding import SUPERBLOCK_LIMIT_BYTES
 from dtafs.store.placement.moves import only_copies
+from dtafs.store.placement.removal import MIRROR
 from dtafs.store.placement.stubs import tiers_of as holders
 from dtafs.store.tiers.base import Tier
+from dtafs.store.tiers.mirror import mirror_facts
 from dtafs.store.tiers.opening import SUPERBLOCK_KEY, lake_in, open_tier
-from dtafs.store.tiers.patience import Patience
-from dtafs.store.tiers.probe import probe
+from dtafs.store.tiers.patience import SHORT
 from dtafs.store.tiers.settings import (
     check_tier_name,
     config_text,
@@ -51,9 +52,6 @@ from dtafs.store.tiers.state import (
 if TYPE_CHECKING:
     from dtafs.store.lake import Lake
 
-SHORT = Patience(timeout_s=20.0, attempts=3, give_up_s=30.0)
-"""Somebody is waiting to be told what is wrong."""
-
 
 def try_place(
     name: str, settings: TierSettings, environment: Any, lake: str | None
@@ -63,6 +61,8 @@ def try_place(
     `lake` is the id of the lake that it is for, None of one that is not made yet. RefusedError when
     the place is another lake's or holds anything that looks like one.
     """
+    from dtafs.store.tiers.probe import probe  # loads the client of object stores
+
     settings = settled(check_tier_name(name), settings, environment)
     address = parse_url(settings.url)
     if address.scheme == "file":
@@ -153,6 +153,8 @@ def _nowhere_else(lake: Lake, name: str) -> int:
 
 def probe_again(lake: Lake, name: str) -> None:
     """Try the store of a tier out once more, and go by what is found."""
+    from dtafs.store.tiers.probe import probe
+
     _remember(lake, name, lake.tiers.settings[name].url, probe(lake.tiers[name]))
     lake.tiers.renew(lake.tiers.settings, lake.disk)
 
@@ -196,8 +198,9 @@ def reach(tiers: Mapping[str, Tier], name: str) -> dict[str, Any]:
     return {"answers": True, "problem": None}
 
 
-def list_tiers(lake: Lake, again: bool) -> list[dict[str, Any]]:
-    """Every tier: what is known of it, and whether it answers; tried out once more with `again`."""
+def list_tiers(lake: Lake, again: bool) -> dict[str, Any]:
+    """Every tier: what is known of it, and whether it answers; tried out once more with `again`. And how
+    far the mirror lags, None without one."""
     found = []
     for name in lake.tiers:
         reached = reach(lake.tiers, name)
@@ -208,4 +211,4 @@ def list_tiers(lake: Lake, again: bool) -> list[dict[str, Any]]:
                 kind = outcome_of(error).kind
                 reached = {"answers": False, "problem": {"kind": kind, "message": str(error)}}
         found.append({**tier_facts(lake, name), **reached})
-    return found
+    return {"tiers": found, "mirror": mirror_facts(lake) if MIRROR in lake.tiers else None}

@@ -22,7 +22,7 @@ from dtafs.store.durable import Disk
 from dtafs.store.tiers.base import Tier
 from dtafs.store.tiers.credentials import find_credentials
 from dtafs.store.tiers.directory import DirectoryTier
-from dtafs.store.tiers.patience import Counters, Patience, Retrying
+from dtafs.store.tiers.patience import SHORT, Counters, Patience, Retrying
 from dtafs.store.tiers.settings import ARCHIVES, COLD, COLD_CLASS, parse_url, settled
 from dtafs.store.tiers.state import Capabilities, add_counts, read_state
 
@@ -109,6 +109,8 @@ class Tiers(Mapping[str, Tier]):
         self.environment, self._patience = environment, patience
         self._lock = threading.Lock()
         self._open: dict[str, OpenTier] = {}
+        self.mirroring = threading.Lock()
+        """Held by a pass of the mirror, of which there is one at a time."""
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.settings)
@@ -169,6 +171,20 @@ class Tiers(Mapping[str, Tier]):
         for opened in dropped.values():
             opened.retrying.stop()
 
+    def hurry(self) -> None:
+        """Be as patient from now on as somebody who waits at a terminal."""
+        with self._lock:
+            self._patience = SHORT
+            for opened in self._open.values():
+                opened.retrying.patience = SHORT
+
+    def stop(self) -> None:
+        """Have nobody wait for a tier any longer: a request that is under way is the last."""
+        with self._lock:
+            opened = list(self._open.values())
+        for found in opened:
+            found.retrying.stop()
+
     def counters(self, name: str) -> dict[str, int]:
         """What happened on the way to a tier, in this process since it was last saved."""
         with self._lock:
@@ -185,10 +201,7 @@ class Tiers(Mapping[str, Tier]):
 
     def close(self, disk: Disk | None) -> None:
         """Have nobody wait for a tier any longer; with a disk, save the counters there."""
-        with self._lock:
-            opened = list(self._open.values())
-        for found in opened:
-            found.retrying.stop()
+        self.stop()
         if disk is not None:
             with contextlib.suppress(DtafsError):  # nothing relies on them
                 self.save_counters(disk)

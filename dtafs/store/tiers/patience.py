@@ -30,6 +30,10 @@ class Patience(NamedTuple):
     give_up_s: float = 120.0
 
 
+SHORT = Patience(timeout_s=20.0, attempts=3, give_up_s=30.0)
+"""Somebody is waiting to be told what is wrong."""
+
+
 class Passing(Exception):
     """A failure that may not be there the next time. `kind`: what it is counted as."""
 
@@ -80,7 +84,7 @@ class Retrying:
     """Makes calls to one tier until one succeeds, or fails for good."""
 
     def __init__(self, tier: str, patience: Patience, counters: Counters) -> None:
-        self._tier, self._patience, self.counters = tier, patience, counters
+        self._tier, self.patience, self.counters = tier, patience, counters
         self._ending = threading.Event()
 
     def stop(self) -> None:
@@ -89,7 +93,7 @@ class Retrying:
 
     def run(self, doing: str, attempt: Callable[[], T]) -> T:
         """What `attempt` returns; StorageError, with the last reason, when patience is over."""
-        patience, pause_s = self._patience, self._patience.first_pause_s
+        patience, pause_s = self.patience, self.patience.first_pause_s
         until_s = time.monotonic() + patience.give_up_s
         for number in range(1, patience.attempts + 1):
             self.counters.add("requests")

@@ -1,0 +1,292 @@
+"""The mirror: what makes a lake readable again on an empty machine, in its tier `warm`.
+
+That is the superblock, every log entry, every metadata pack, and of each content pack its header, footer and
+trailer (below `footers/`, as the bytes of a stub that names no tier), so that an index can be made without
+reading content. With `mirror_content`, the content packs themselves as well. Order, for each entry: the
+packs that it brings, then the entry: so an entry in the mirror has its metadata there. A tier without a
+condition that holds gets no log: two lakes, or two hosts, could write over each other's entries.
+
+How far it is is remembered in `upkeep/mirror.json`; without that file the tier is listed. A pack of this lake
+that cannot be read is left out and tried again each time; `dtafsctl check` names it. What is deleted from the
+lake is deleted from the mirror by `dtafs.store.placement.removal`. One pass at a time; blocks.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from dtafs.core.entries import log_key
+from dtafs.core.format import PackKind, pack_key
+from dtafs.core.names import format_time
+from dtafs.core.placed import encode_stub
+from dtafs.errors import DtafsError, IntegrityError, NotFoundError, RefusedError
+from dtafs.store.durable import Disk, read_file
+from dtafs.store.log import Appended
+from dtafs.store.placement.moves import copy_pack, stub_for
+from dtafs.store.placement.removal import MIRROR, finish_removals, footer_key
+from dtafs.store.replay import packs_brought
+from dtafs.store.tiers.base import Tier
+from dtafs.store.tiers.state import read_state
+
+if TYPE_CHECKING:
+    from dtafs.store.lake import Lake
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+BATCH_ENTRIES = 128
+WORKERS = 6
+"""Requests under way at once: most of the time of each is the store's."""
+
+STATE_LIMIT_BYTES = 64 * 1024 * 1024
+
+
+class Mirrored(Struct):
+    """How far the mirror is."""
+
+    url: str
+    sequences: dict[str, int] | None = None
+    """Log -> its last entry that is in the tier; None where that has to be asked."""
+    left_out: dict[str, str] = {}
+    """Packs in hex that could not be read here, and why."""
+    content_due: list[str] = []
+    """Content packs in hex that are still to be copied."""
+    last: str | None = None
+    """When a pass last came to its end."""
+    problem: str | None = None
+    """What kept the last pass from that."""
+
+
+def read_mirrored(lake: Lake) -> Mirrored:
+    """How far the mirror is, as is remembered."""
+    url = lake.tiers.settings[MIRROR].url
+    try:
+        data = read_file(_path(lake.path), STATE_LIMIT_BYTES)
+        known = msgspec.json.decode(data, type=Mirrored)
+    except (DtafsError, msgspec.DecodeError):
+        return Mirrored(url)
+    return known if known.url == url else Mirrored(url)
+
+
+def _path(root: Path) -> Path:
+    return root / "upkeep" / "mirror.json"
+
+
+def _save(disk: Disk, known: Mirrored) -> None:
+    disk.make_directory(disk.root / "upkeep")
+    disk.replace(_path(disk.root), msgspec.json.encode(known))
+
+
+def is_behind(lake: Lake) -> bool:
+    """Whether there is something to mirror. Quick: asks no tier, and reads one small file."""
+    if MIRROR not in lake.tiers:
+        return False
+    known = read_mirrored(lake)
+    if known.sequences is None or known.left_out or known.content_due or known.problem:
+        return True
+    return any(number > known.sequences.get(name, 0) for name, number in _heads(lake))
+
+
+def _heads(lake: Lake) -> Iterator[tuple[str, int]]:
+    return ((name, sequence) for name, (sequence, _hash) in lake.index.heads().items())
+
+
+def mirror(lake: Lake) -> dict[str, Any]:
+    """Bring the mirror up to date; what `mirror_facts` says after it. Raises what kept it from that,
+    which is remembered as the mirror's `problem`."""
+    with lake.tiers.mirroring:
+        known = read_mirrored(lake)
+        try:
+            _Pass(lake, known).run()
+        except DtafsError as error:
+            known.problem = str(error)
+            _save(lake.disk, known)
+            raise
+        known.problem, known.last = None, format_time(time.time_ns())
+        _save(lake.disk, known)
+    return mirror_facts(lake)
+
+
+def mirror_what_came(lake: Lake) -> None:
+    """Bring the mirror up to date after a command, in the command's own process. What keeps it from that
+    is a warning: the command itself has succeeded, and the next one tries again."""
+    if is_behind(lake):
+        lake.tiers.hurry()
+        try:
+            mirror(lake)
+        except DtafsError as error:
+            log.warning("tier %s does not mirror the log yet: %s", MIRROR, error)
+
+
+def mirror_facts(lake: Lake) -> dict[str, Any]:
+    """How far the mirror lags: entries, and the age of the oldest of them."""
+    known = read_mirrored(lake)
+    sequences = known.sequences or {}
+    behind = {
+        name: (sequences.get(name, 0) + 1, number)
+        for name, number in _heads(lake)
+        if number > sequences.get(name, 0)
+    }
+    oldest = [_time_of(lake, name, first) for name, (first, _last) in behind.items()]
+    age_s = (time.time_ns() - min(oldest)) / 1e9 if oldest else 0.0
+    return {
+        "tier": MIRROR,
+        "entries_behind": sum(last - first + 1 for first, last in behind.values()),
+        "behind_s": round(max(age_s, 0.0), 3),
+        "content_packs_behind": len(known.content_due),
+        "left_out": dict(known.left_out),
+        "last": known.last,
+        "problem": known.problem,
+    }
+
+
+def _time_of(lake: Lake, name: str, sequence: int) -> int:
+    try:
+        return lake.log.read(name, sequence).entry.time_ns
+    except DtafsError:  # damaged, which `check` says
+        return time.time_ns()
+
+
+class _Pass:
+    """One pass over what is not mirrored yet."""
+
+    def __init__(self, lake: Lake, known: Mirrored) -> None:
+        self._lake, self._known = lake, known
+        self._settings = lake.tiers.settings[MIRROR]
+        self._tier = lake.tiers[MIRROR]
+
+    def run(self) -> None:
+        """Mirror everything; StorageError and its like when the tier fails."""
+        lake, known = self._lake, self._known
+        _check_store(lake, self._tier)
+        if known.sequences is None:
+            known.sequences = listed_sequences(self._tier)
+        with ThreadPoolExecutor(WORKERS, "dtafs-mirror") as workers:
+            again, known.left_out = [bytes.fromhex(name) for name in known.left_out], {}
+            _all(workers, self._put_pack, again)
+            entries = self._entries()
+            while batch := list(islice(entries, BATCH_ENTRIES)):
+                brought = dict.fromkeys(
+                    bytes.fromhex(name) for one in batch for name in packs_brought(one.entry)
+                )
+                _all(workers, self._put_pack, brought)
+                _all(workers, self._put_entry, batch)
+                for one in batch:
+                    known.sequences[one.entry.dataset] = one.entry.sequence
+                _save(lake.disk, known)
+        self._copy_content()
+
+    def _entries(self) -> Iterator[Appended]:
+        """The entries that are not mirrored, of all logs, in the order in which things happened."""
+        known = self._known.sequences
+        assert known is not None
+        streams = [
+            _keyed(self._lake, name, known.get(name, 0) + 1)
+            for name, number in _heads(self._lake)
+            if number > known.get(name, 0)
+        ]
+        return (one for _key, one in heapq.merge(*streams, key=lambda pair: pair[0]))
+
+    def _put_entry(self, one: Appended) -> None:
+        entry = one.entry
+        data = self._lake.log.read_object(entry.dataset, entry.sequence)
+        self._tier.put(log_key(entry.dataset, entry.sequence), data)
+
+    def _put_pack(self, pack: bytes) -> None:
+        """Mirror a pack that the lake still has; one that cannot be read here is noted."""
+        lake = self._lake
+        row = lake.index.pack(pack)
+        if row is None:  # a later entry has removed it, or it could not be read when it was applied
+            return
+        if lake.placed.is_doomed(pack):  # it is here again, and not yet deleted there
+            finish_removals(lake)
+        try:
+            if row.kind == PackKind.METADATA:
+                path = lake.path / pack_key(pack)
+                self._tier.put(pack_key(pack), path)
+                self._tier.verify(pack_key(pack), path)
+            else:
+                stub = stub_for(lake, pack)._replace(copies={}, hot_until_ns=0)
+                self._tier.put(footer_key(pack), encode_stub(stub))
+                if self._settings.mirror_content:
+                    self._known.content_due.append(pack.hex())
+        except (IntegrityError, NotFoundError) as error:
+            if self._tier.facts("lake.json") is None:  # raises where it is the tier that is gone
+                raise
+            self._known.left_out[pack.hex()] = str(error)
+            return
+        if lake.index.pack(pack) is None:  # deleted meanwhile, and maybe before it was put
+            for key in (pack_key(pack), footer_key(pack)):
+                self._tier.delete(key)
+
+    def _copy_content(self) -> None:
+        due = self._known.content_due
+        while due:
+            pack = bytes.fromhex(due[0])
+            if self._lake.index.pack(pack) is not None:
+                try:
+                    copy_pack(self._lake, pack, MIRROR)
+                except IntegrityError as error:
+                    self._known.left_out[pack.hex()] = str(error)
+            del due[0]
+            _save(self._lake.disk, self._known)
+
+
+def _check_store(lake: Lake, tier: Tier) -> None:
+    """Raise RefusedError for a store that the log must not go to."""
+    found = read_state(lake.path, MIRROR, lake.tiers.settings[MIRROR].url).capabilities
+    if found.conditional_put == "unknown":
+        from dtafs.store.tiers.attach import probe_again
+
+        probe_again(lake, MIRROR)
+        found = read_state(lake.path, MIRROR, lake.tiers.settings[MIRROR].url).capabilities
+    if not found.creates_safely:
+        raise RefusedError(
+            f"tier {MIRROR} is not used as a mirror: its store does not honour conditions, so that log "
+            "entries could be written over; packs may still be moved there"
+        )
+    if tier.needs_recall:
+        raise RefusedError(
+            f"tier {MIRROR} is not used as a mirror: its packs are archived, and metadata must be at hand"
+        )
+
+
+def listed_sequences(tier: Tier) -> dict[str, int]:
+    """Log -> its last entry in a tier before the first gap."""
+    there: dict[str, set[int]] = {}
+    for key, _size in tier.keys("log/"):
+        _top, _, rest = key.partition("/")
+        name, _, number = rest.rpartition("/")
+        if len(number) == 10 and number.isascii() and number.isdigit():
+            there.setdefault(name, set()).add(int(number))
+    found = {}
+    for name, numbers in there.items():
+        last = 0
+        while last + 1 in numbers:
+            last += 1
+        found[name] = last
+    return found
+
+
+def _keyed(lake: Lake, name: str, first: int) -> Iterator[tuple[tuple[int, str, int], Appended]]:
+    for one in lake.log.read_from(name, first):
+        yield (one.entry.time_ns, name, one.entry.sequence), one
+
+
+def _all(workers: ThreadPoolExecutor, work: Callable[[T], None], items: Iterable[T]) -> None:
+    """Do all of it; raises the first failure after everything that was begun has ended."""
+    tasks = [workers.submit(work, item) for item in items]
+    failures = [error for task in tasks if (error := task.exception()) is not None]
+    if failures:
+        raise failures[0]

@@ -1,0 +1,246 @@
+"""The mirror: what is committed is in the tier warm, in the right order, and how far it lags is shown."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dtafs.core.format import PackKind, pack_key
+from dtafs.errors import ConflictError, RefusedError, StorageFullError
+from dtafs.store.collect import collect
+from dtafs.store.collect_plan import Rule
+from dtafs.store.lake import Lake
+from dtafs.store.placement.removal import footer_key
+from dtafs.store.tiers.mirror import is_behind, mirror, mirror_facts, read_mirrored
+from dtafs.store.tiers.state import Capabilities, TierState, write_state
+from tests.support.fault_proxy import Fault, fault_proxy
+from tests.support.mounts import Mount
+from tests.support.object_stores import ObjectStore
+from tests.support.programs import ctl, ctl_json
+from tests.support.small_lakes import ACTOR, commit, put_tree, tree_of_seed
+
+CAUGHT_UP_S = 60.0
+POLL_S = 0.2
+
+
+@pytest.fixture
+def warm(lake_path: Path, tmp_path: Path) -> Path:
+    """The directory that is the tier warm of the lake."""
+    ctl(lake_path, "tier", "add", "warm", f"file://{tmp_path}/warm")
+    return tmp_path / "warm"
+
+
+@pytest.fixture
+def lake(lake_path: Path, warm: Path) -> Iterator[Lake]:
+    with Lake.open(lake_path) as opened:
+        yield opened
+
+
+def fill(lake: Lake, scratch: Path, *seeds: int) -> None:
+    if "d" not in {row.name for row in lake.datasets()}:
+        lake.create_dataset("d", ACTOR)
+    for seed in seeds:
+        put_tree(lake, "d", tree_of_seed(seed), scratch)
+        commit(lake, "d", f"version of {seed}")
+
+
+def objects(top: Path) -> set[str]:
+    """The keys of the objects in the directory of a tier."""
+    paths = (path for path in top.rglob("*") if path.is_file())
+    return {str(path.relative_to(top)) for path in paths} - {"tmp"}
+
+
+def expected(lake: Lake) -> set[str]:
+    """What the mirror of a lake has to have, no more and no less."""
+    keys = {"lake.json"}
+    keys |= {str(path.relative_to(lake.path)) for path in (lake.path / "log").rglob("0*")}
+    for pack, row in lake.index.packs():
+        keys.add(pack_key(pack) if row.kind == PackKind.METADATA else footer_key(pack))
+    return keys
+
+
+def test_after_each_command(lake_path: Path, warm: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    ctl(lake_path, "create", "d")
+    ctl(lake_path, "put", "d", tmp_path / "file", "--commit", "first")
+    ctl(lake_path, "tag", "d:v1", "raw")
+    with Lake.open(lake_path, write=False) as lake:
+        assert objects(warm) == expected(lake)
+        facts = mirror_facts(lake)
+    assert (facts["entries_behind"], facts["behind_s"], facts["problem"]) == (0, 0.0, None)
+    assert "has the log and the metadata" in ctl(lake_path, "tier", "list").stdout.decode()
+    assert "has the log and the metadata" in ctl(lake_path, "stats").stdout.decode()
+
+
+def test_only_what_is_new_is_sent(lake: Lake, tmp_path: Path, warm: Path) -> None:
+    fill(lake, tmp_path / "tree", 1, 2)
+    assert is_behind(lake) and mirror_facts(lake)["entries_behind"] == 3
+    mirror(lake)
+    assert objects(warm) == expected(lake) and not is_behind(lake)
+    before = {key: (warm / key).stat().st_mtime_ns for key in objects(warm)}
+    fill(lake, tmp_path / "tree", 3)
+    mirror(lake)
+    assert objects(warm) == expected(lake)
+    assert all((warm / key).stat().st_mtime_ns == was for key, was in before.items())
+
+
+def test_how_far_it_is_can_be_forgotten(lake: Lake, tmp_path: Path, warm: Path) -> None:
+    fill(lake, tmp_path / "tree", 1, 2)
+    mirror(lake)
+    (lake.path / "upkeep" / "mirror.json").unlink()
+    fill(lake, tmp_path / "tree", 3)
+    assert mirror(lake)["entries_behind"] == 0
+    assert objects(warm) == expected(lake)
+
+
+def test_with_content(lake: Lake, tmp_path: Path, warm: Path) -> None:
+    path = lake.path / "config.toml"
+    path.write_text(path.read_text() + "mirror_content = true\n")
+    lake.tiers.renew({"warm": _settings(lake)}, lake.disk)
+    fill(lake, tmp_path / "tree", 1)
+    mirror(lake)
+    content = {pack_key(p) for p, row in lake.index.packs() if row.kind == PackKind.CONTENT}
+    assert objects(warm) == expected(lake) | content
+    assert all(lake.placed.where(p).names == ("hot", "warm") for p in _content(lake))
+
+
+def _settings(lake: Lake) -> Any:
+    from dtafs.store.config import load_config
+
+    return load_config(lake.path / "config.toml").tiers["warm"]
+
+
+def _content(lake: Lake) -> list[bytes]:
+    return [pack for pack, row in lake.index.packs() if row.kind == PackKind.CONTENT]
+
+
+def test_what_is_collected_goes_from_the_mirror(lake: Lake, tmp_path: Path, warm: Path) -> None:
+    """Garbage that was committed with a version, its metadata included, and nothing else."""
+    lake.create_dataset("d", ACTOR)
+    put_tree(lake, "d", tree_of_seed(1), tmp_path / "tree")
+    put_tree(lake, "d", tree_of_seed(2), tmp_path / "tree")
+    commit(lake, "d")
+    fill(lake, tmp_path / "tree", 3)
+    mirror(lake)
+    rule = Rule(0, 0.01)
+    for _ in range(3):
+        collect(lake, ACTOR, rule)
+    mirror(lake)
+    assert objects(warm) == expected(lake)
+
+
+def test_a_mirror_that_cannot_be_reached(lake_path: Path, warm: Path) -> None:
+    """The command succeeds, and says so; the lag is shown, and the next command catches up."""
+    warm.rename(warm.with_name("unmounted"))
+    done = ctl(lake_path, "create", "d")
+    assert b"does not mirror the log yet" in done.stderr and b"is gone" in done.stderr
+    facts = ctl_json(lake_path, "tier", "list")["mirror"]
+    assert facts["entries_behind"] == 1 and facts["behind_s"] > 0
+    assert "is gone" in facts["problem"]
+    assert "lacks 1 of its last entries" in ctl(lake_path, "stats").stdout.decode()
+    warm.with_name("unmounted").rename(warm)
+    assert ctl(lake_path, "create", "e").stderr == b""
+    assert ctl_json(lake_path, "tier", "list")["mirror"]["entries_behind"] == 0
+
+
+def test_a_store_that_ignores_conditions_gets_no_log(lake: Lake, warm: Path) -> None:
+    url = lake.tiers.settings["warm"].url
+    write_state(lake.disk, "warm", TierState(url, "now", Capabilities(conditional_put="ignored")))
+    lake.create_dataset("d", ACTOR)
+    with pytest.raises(RefusedError, match="does not honour conditions"):
+        mirror(lake)
+    assert "does not honour conditions" in mirror_facts(lake)["problem"]
+    assert objects(warm) == {"lake.json"}
+
+
+def test_an_entry_of_somebody_else_stops_it(lake: Lake, warm: Path) -> None:
+    """Two machines went on from one state: one that was restored, and one that was thought lost."""
+    (warm / "log" / "d").mkdir(parents=True)
+    (warm / "log" / "d" / "0000000001").write_bytes(b"another history")
+    read = read_mirrored(lake)
+    assert read.sequences is not None
+    lake.create_dataset("d", ACTOR)
+    with pytest.raises(ConflictError, match="log/d/0000000001 is there already with other bytes"):
+        mirror(lake)
+    assert mirror_facts(lake)["entries_behind"] == 1
+
+
+@pytest.mark.damages_lake
+def test_a_pack_that_cannot_be_read_is_left_out(lake: Lake, tmp_path: Path, warm: Path) -> None:
+    """And everything else is mirrored; once it is mended, it is, too."""
+    fill(lake, tmp_path / "tree", 1)
+    pack = next(p for p, row in lake.index.packs() if row.kind == PackKind.METADATA)
+    path = lake.path / pack_key(pack)
+    path.rename(tmp_path / "kept")
+    facts = mirror(lake)
+    assert list(facts["left_out"]) == [pack.hex()] and facts["entries_behind"] == 0
+    assert objects(warm) == expected(lake) - {pack_key(pack)}
+    (tmp_path / "kept").rename(path)
+    assert is_behind(lake) and not mirror(lake)["left_out"]
+    assert objects(warm) == expected(lake)
+
+
+def test_an_interrupted_pass_leaves_no_entry_without_its_packs(
+    lake: Lake, tmp_path: Path, seaweed_store: ObjectStore, prefix: str
+) -> None:
+    """Whatever request fails for good, what is in the mirror can be restored, and the next pass finishes."""
+    from tests.support.tiers import opened
+
+    fill(lake, tmp_path / "tree", 1, 2)
+    with fault_proxy(seaweed_store) as proxy:
+        behind = opened(proxy.store, prefix).tier
+        behind.put("lake.json", (lake.path / "lake.json").read_bytes())
+        lake.tiers.use("warm", behind)
+        number = 0
+        while True:
+            proxy.calm()
+            proxy.plan(*[Fault.NONE] * number, *[Fault.FULL] * 99, method="PUT", path="packs/")
+            number += 2
+            try:
+                mirror(lake)
+                break
+            except StorageFullError:
+                there = {key for key, _size in behind.keys("")}
+                entries = {key for key in there if key.startswith("log/d/") and key[-1] != "1"}
+                for key in entries:
+                    entry = lake.log.read("d", int(key[-10:])).entry
+                    for name in entry.body["packs"]:
+                        pack = bytes.fromhex(name)
+                        assert {pack_key(pack), footer_key(pack)} & there
+        proxy.calm()
+        assert {key for key, _size in behind.keys("")} == expected(lake)
+
+
+def test_a_daemon_mirrors_by_itself(
+    lake_path: Path, warm: Path, mount: Callable[..., Mount]
+) -> None:
+    mounted = mount(lake_path)
+    (mounted.mountpoint / "d").mkdir()
+    (mounted.mountpoint / "d" / "staging" / "file").write_bytes(b"content")
+    ctl(lake_path, "commit", "d", "-m", "first")
+    await_mirror(lake_path)
+    with Lake.open(lake_path, write=False) as lake:
+        assert objects(warm) == expected(lake)
+    # A mirror that goes away costs nobody anything, and catches up when it is back.
+    warm.rename(warm.with_name("unmounted"))
+    (mounted.mountpoint / "d" / "staging" / "more").write_bytes(b"more")
+    ctl(lake_path, "commit", "d", "-m", "second")
+    assert (mounted.mountpoint / "d" / "v2" / "more").read_bytes() == b"more"
+    shutil.move(warm.with_name("unmounted"), warm)
+    await_mirror(lake_path)
+
+
+def await_mirror(lake_path: Path) -> None:
+    """Return once the daemon says that nothing is behind."""
+    until_s = time.monotonic() + CAUGHT_UP_S
+    while True:
+        facts = ctl_json(lake_path, "tier", "list")["mirror"]
+        if facts["entries_behind"] == 0 and facts["last"] is not None and not facts["problem"]:
+            return
+        assert time.monotonic() < until_s, facts
+        time.sleep(POLL_S)
