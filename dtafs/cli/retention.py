@@ -16,10 +16,9 @@ PLACES = {
     "rule": Place("dtafs.cli.rules", "rule", "Make, list and remove rules; load a schedule."),
     "explain": Place("dtafs.cli.retention", "explain", "Which rule or hold keeps a version."),
     "plan": Place("dtafs.cli.retention", "plan", "What is to be archived and disposed of."),
-    "certificate": Place(
-        "dtafs.cli.certificate", "certificate", "Show the proof that a version was disposed of."
-    ),
     "approve": Place("dtafs.cli.retention", "approve", "Agree to a disposition."),
+    "apply": Place("dtafs.cli.dispositions", "apply", "Carry out what the rules say."),
+    "certificate": Place("dtafs.cli.dispositions", "certificate", "Prove a disposition."),
 }
 
 

@@ -30,6 +30,8 @@ class Directories:
     def __init__(self) -> None:
         self.numbers = NumberTable()
         self.number_of: Callable[[str], int] = lambda dataset: 0
+        self.forget_version: Callable[[int], None] = lambda serial: None
+        """Drop what the mount keeps of the version with a serial, which was disposed of."""
 
 
 def build_namespace(
@@ -69,4 +71,5 @@ def build_namespace(
     views = ViewsArea(lake, NumberTable(VIEW_BASE), owner, sources)
     top = TopArea(lake, directories.numbers, owner, sealed, staged, views, actions)
     directories.number_of = top.directory_number
+    directories.forget_version = sealed.forget_version
     return Namespace(top, views, sealed, staged if staged is not None else Area())

@@ -8,7 +8,7 @@ then closes the gate, finishes, and opens it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
 from typing import Any, TypeVar
@@ -33,6 +33,7 @@ from dtafs.store.staging.outdated import Outdated
 T = TypeVar("T")
 NOTHING_OUTDATED = Outdated([], [])
 Renewed = Callable[[str, Outdated], None]
+Gone = Callable[[Sequence[VersionRow]], None]
 Waiting = Callable[[], bool]
 """Whether the client that asked for something is still there to hear of it."""
 
@@ -51,10 +52,14 @@ class Changes:
 
     `renewed(dataset, outdated)` is called in a thread, before a command that has changed something
     is answered: the attributes of the dataset's directory have changed, and what `outdated` says.
+    `gone(rows)` likewise, as soon as versions were disposed of.
     """
 
-    def __init__(self, lake: Lake, gates: Gates, drafts: Drafts, renewed: Renewed) -> None:
+    def __init__(
+        self, lake: Lake, gates: Gates, drafts: Drafts, renewed: Renewed, gone: Gone
+    ) -> None:
         self.lake, self.gates, self.drafts, self.renewed = lake, gates, drafts, renewed
+        self.gone = gone
         self.token = trio.lowlevel.current_trio_token()
         self.committing: set[str] = set()
         self._turns: dict[str, trio.Lock] = {}
@@ -186,11 +191,15 @@ class Changes:
 
     async def discard(self, dataset: str) -> None:
         """Make staging the newest version again."""
+        await self.while_still(dataset, self.lake.staging(dataset).discard)
+        self.drafts.clear(dataset)
+
+    async def while_still(self, dataset: str, call: Callable[[], None]) -> None:
+        """Make a call in a thread while nobody changes the staging of a dataset."""
         async with self.turn(dataset):
             await self._await_writers(dataset, None)
             async with self.gates.of(dataset).closing():
-                await self._thread(self.lake.staging(dataset).discard)
-        self.drafts.clear(dataset)
+                await self._thread(call)
 
     def pass_gate(self, dataset: str, call: Callable[[], T]) -> T:
         """From a thread: make a call on the loop when the gate of a dataset is open."""
@@ -255,6 +264,14 @@ class DaemonSession(Session):
         trio.from_thread.run(self._changes.discard, dataset, trio_token=self._changes.token)
         self._renew_staging(dataset)
         return {"dataset": dataset, "base": row.newest}
+
+    def hold_still(self, dataset: str, call: Callable[[], None]) -> None:
+        step = partial(self._changes.while_still, dataset, call)
+        trio.from_thread.run(step, trio_token=self._changes.token)
+        self._renew_staging(dataset)
+
+    def gone(self, rows: Sequence[VersionRow]) -> None:
+        self._changes.gone(rows)
 
     def seal(
         self,

@@ -74,6 +74,10 @@ class RemoteRecords:
         named = [list(version) for version in versions]
         return self._ask("approve", versions=named, plan=plan, reason=reason)
 
+    def apply(self, plan: str | None = None, progress: Report | None = None) -> dict[str, Any]:
+        """Carry out what the rules say."""
+        return self._ask("apply", progress, plan=plan)
+
     def confirm_clock(self, time: str, reason: str = "") -> dict[str, Any]:
         """Confirm that the host's clock is right."""
         return self._ask("confirm_clock", time=time, reason=reason)

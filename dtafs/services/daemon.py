@@ -16,7 +16,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,12 +24,14 @@ import pyfuse3
 import trio
 from msgspec import Struct
 
+from dtafs.core.names import version_name
 from dtafs.errors import BusyError, ConflictError, DtafsError, StorageError
 from dtafs.fs import requests
 from dtafs.fs.attributes import SEALED_TIMEOUT_S
 from dtafs.fs.build import Directories, build_namespace
 from dtafs.fs.drafts import Drafts
 from dtafs.fs.gate import Gates
+from dtafs.fs.inodes import sealed_number
 from dtafs.fs.operations import Operations
 from dtafs.services import mountpoints
 from dtafs.services.background import BackgroundSealer, flush_staging
@@ -40,6 +42,7 @@ from dtafs.services.protocol import socket_path
 from dtafs.services.status import StatusSources
 from dtafs.services.supervisor import ALIVE, READY, STOPPING, Supervisor
 from dtafs.services.tiering import Recaller
+from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
 from dtafs.store.session import Session, actor_here
 from dtafs.store.staging.outdated import Outdated
@@ -219,7 +222,13 @@ class _Daemon:
         gates, drafts, directories = Gates(), Drafts(), Directories()
         changes = None
         if lake.can_write:
-            changes = Changes(lake, gates, drafts, partial(self._renew, directories))
+            changes = Changes(
+                lake,
+                gates,
+                drafts,
+                partial(self._renew, directories),
+                partial(self._forget_disposed, directories),
+            )
             self._sealer = BackgroundSealer(changes)
             self._control = ControlServer(socket_path(lake.path), self._session_for(changes))
         sources = StatusSources(lake, self._options.mountpoint, changes)
@@ -249,6 +258,22 @@ class _Daemon:
             if self._invalidating:
                 with contextlib.suppress(OSError):
                     pyfuse3.invalidate_inode(ino, attr_only=True)
+
+    def _forget_disposed(self, directories: Directories, rows: Sequence[VersionRow]) -> None:
+        """Let everybody forget what versions held that were disposed of. In a thread."""
+        for row in rows:
+            forget = partial(directories.forget_version, row.serial)
+            trio.from_thread.run_sync(forget, trio_token=self._token)
+            number = partial(directories.number_of, row.dataset)
+            directory = trio.from_thread.run_sync(number, trio_token=self._token)
+            name, top = os.fsencode(version_name(row.number)), sealed_number(row.serial, 0)
+            for call in (
+                partial(pyfuse3.invalidate_entry, directory, name),
+                partial(pyfuse3.invalidate_inode, top, attr_only=False),
+            ):
+                if self._invalidating:
+                    with contextlib.suppress(OSError):
+                        call()
 
     def _mount(self, operations: Operations, nursery: trio.Nursery) -> None:
         options = {

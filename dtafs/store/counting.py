@@ -23,7 +23,8 @@ from dtafs.store.objects import Objects
 from dtafs.store.packfiles import PackFiles
 from dtafs.store.packs import read_footer
 from dtafs.store.progress import Progress, Report
-from dtafs.store.references import CHUNK, FOLDER, NODE, References
+from dtafs.store.reference_walks import CHUNK, NODE
+from dtafs.store.references import FOLDER, References
 
 if TYPE_CHECKING:
     from dtafs.store.lake import Lake

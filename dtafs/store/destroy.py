@@ -136,8 +136,6 @@ class _Destruction:
     def run(self, settle_s: float) -> Destroyed:
         lake = self._lake
         noted = self._counted.references.dead()
-        while lake.area.tidy():
-            pass
         self._look(noted)
         for _ in range(ATTEMPTS):
             self._left.clear()

@@ -8,7 +8,8 @@ from dtafs.core.records import Amount, Survivor, VersionRef
 from dtafs.errors import IntegrityError
 from dtafs.store.placement.moves import HOT
 from dtafs.store.placement.stubs import tiers_of
-from dtafs.store.references import Held, References
+from dtafs.store.reference_walks import Held
+from dtafs.store.references import References
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -21,10 +21,11 @@ Blocks; any thread; one at a time, and not beside a collection.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -32,21 +33,18 @@ from msgspec import Struct
 from dtafs.core.record_checks import decode_disposed, encode_body
 from dtafs.core.records import Destroyed, Disposed, VersionRef
 from dtafs.core.values import Actor
-from dtafs.errors import IntegrityError
 from dtafs.store.collect_facts import refuse_damage
 from dtafs.store.collect_reach import Reached
 from dtafs.store.counting import Counting, counting
 from dtafs.store.destroy import SETTLE_S, destroy
 from dtafs.store.disposal_amounts import Measure, measure
 from dtafs.store.index import VersionRow
+from dtafs.store.leaving import leaving
 from dtafs.store.placement.moves import move_packs
 from dtafs.store.progress import Report
-from dtafs.store.staging.opens import Base
 
 if TYPE_CHECKING:
     from dtafs.store.lake import Lake
-
-T = TypeVar("T")
 
 ENTRY_VERSIONS = 64
 """Versions that one entry disposes of: what is done between two looks at whether it still is to be."""
@@ -88,11 +86,15 @@ class Done(Struct):
     """Whether an archive has to bring something back first; the next run goes on then."""
 
 
-Still = Callable[[Order], Sequence[int]]
-"""Those versions of an order that still are to be disposed of. Asked while the log stands still."""
+class Hooks(NamedTuple):
+    """What a disposition asks of, and tells, whoever has it made."""
 
-HoldStill = Callable[[str, Callable[[], None]], None]
-"""Run a call while nobody can change the staging of a dataset."""
+    still: Callable[[Order], Sequence[int]]
+    """Those versions of an order that still are to be disposed of. Asked while the log stands still."""
+    hold_still: Callable[[str, Callable[[], None]], None]
+    """Run a call while nobody can change the staging of a dataset."""
+    gone: Callable[[Sequence[VersionRow]], None]
+    """Told of versions that were just disposed of, before their bytes go."""
 
 
 def dispose(
@@ -100,8 +102,7 @@ def dispose(
     actor: Actor,
     plan: str,
     orders: Sequence[Order],
-    still: Still,
-    hold_still: HoldStill,
+    hooks: Hooks,
     *,
     settle_s: float = SETTLE_S,
     report: Report | None = None,
@@ -116,7 +117,7 @@ def dispose(
         lake.replay()
         refuse_damage(lake)
         with counting(lake, report) as references:
-            work = _Disposal(lake, actor, plan, references, still, hold_still)
+            work = _Disposal(lake, actor, plan, references, hooks)
             try:
                 done = work.run(orders, settle_s, report)
             finally:
@@ -141,11 +142,10 @@ class _Disposal:
         actor: Actor,
         plan: str,
         counted: Counting,
-        still: Still,
-        hold_still: HoldStill,
+        hooks: Hooks,
     ) -> None:
         self._lake, self._actor, self._plan = lake, actor, plan
-        self._counted, self._still, self._hold_still = counted, still, hold_still
+        self._counted, self._hooks = counted, hooks
         self.done = Done([], [], 0, 0, {}, {})
         self.back: dict[str, list[bytes]] = {}
         """Packs that are to lie in a tier again, as what they replace did."""
@@ -179,7 +179,7 @@ class _Disposal:
         others = Reached(self._lake)
         try:
             others.look_at_staging(but_for=order.dataset)
-            self._hold_still(order.dataset, partial(self._record, order, others))
+            self._hooks.hold_still(order.dataset, partial(self._record, order, others))
         finally:
             others.close()
 
@@ -202,10 +202,15 @@ class _Disposal:
                 if counted != lake.index.newest_serial() and attempt < ATTEMPTS - 1:
                     continue
                 wanted = [row.number for row in rows]
-                stands = [n for n in self._still(order) if n in wanted and self._is_free(order, n)]
+                stands = [
+                    n for n in self._hooks.still(order) if n in wanted and self._is_free(order, n)
+                ]
                 if stands == wanted:
                     self._write(order, rows, found)
                     break
+            for number in set(wanted).difference(stands):
+                name = f"{order.dataset}:v{number}"
+                self.done.refused.setdefault(name, "it is not to be disposed of any more")
             order = msgspec.structs.replace(order, versions=tuple(stands))
             staged = staged if self._lies_on(order) else self._staged
         else:
@@ -213,6 +218,7 @@ class _Disposal:
                 name = f"{order.dataset}:v{number}"
                 self.done.refused.setdefault(name, "what is to be done with it kept changing")
             return
+        self._hooks.gone(rows)
         for row in rows:
             self._counted.references.drop(row.serial, row.root)
 
@@ -241,18 +247,17 @@ class _Disposal:
             after=found.after,
             reason=order.reason,
         )
-        appended = self._lake.record(order.dataset, "disposed", encode_body(body), self._actor)
+        lake = self._lake
+        with leaving(lake, order.dataset) if self._lies_on(order) else contextlib.nullcontext():
+            appended = lake.record(order.dataset, "disposed", encode_body(body), self._actor)
         self._open.append((order.dataset, appended.entry.sequence))
         self.done.disposed += refs
-        leave_disposed(self._lake, order.dataset)
 
     # The bytes
 
     def finish(self, settle_s: float, report: Report | None) -> None:
         """Destroy what is dead, and confirm it."""
         lake, references = self._lake, self._counted.references
-        for dataset in sorted({dataset for dataset, _sequence in self._open}):
-            leave_disposed(lake, dataset)
         if not self._open and not references.dead():
             return
         found = destroy(lake, self._actor, self._counted, settle_s=settle_s, report=report)
@@ -270,23 +275,6 @@ class _Disposal:
             body = Destroyed(sequence, disposed.versions, disposed.destroyed)
             lake.record(dataset, "destroyed", encode_body(body), self._actor)
         self._open.clear()
-
-
-def leave_disposed(lake: Lake, dataset: str) -> None:
-    """Let staging that lies on a version that was disposed of, and holds nothing, lie on none."""
-    staging = lake.staging(dataset)
-    base = staging.base
-    row = lake.index.version(dataset, base.version) if base.root else None
-    if row is None or not row.disposed:
-        return
-    if not staging.is_clean():
-        raise IntegrityError(
-            f"staging of {dataset!r} holds changes over {row.name}, which was disposed of; discard them"
-        )
-    newest = lake.dataset(dataset).newest
-    top = lake.index.version(dataset, newest)
-    root = top.root if top is not None and not top.disposed else b""
-    staging.discard(Base(newest, root))
 
 
 def _rows(lake: Lake, order: Order) -> list[VersionRow]:

@@ -55,6 +55,7 @@ from dtafs.store.index_packs import (
 from dtafs.store.index_records import (
     DispositionRow,
     OwnRow,
+    decode_archived_row,
     decode_disposition_row,
     fill_in,
     get_own,
@@ -203,6 +204,13 @@ class Index:
                 key[len(prefix) : -5].decode(): NUMBER.unpack(key[-4:])[0]
                 for key, _value in txn.scan("tag", prefix)
             }
+
+    def archived_to(self, tier: str) -> list[VersionRow]:
+        """The versions that a rule has sent to a tier."""
+        with self.database.read() as txn:
+            sent = [k for k, v in txn.scan("archived") if decode_archived_row(v).tier == tier]
+            rows = [txn.get("version", key) for key in sent]
+        return [decode_version(row) for row in rows if row is not None]
 
     def disposed_count(self) -> int:
         """How many versions were disposed of."""

@@ -362,6 +362,10 @@ class Lake:
     def _complete_commits(self) -> None:
         """Finish what a crash left between a commit's entry and its end, and what was discarded."""
         assert self.pending is not None
+        if (self.path / "upkeep" / "leaving").exists():
+            from dtafs.store.leaving import finish_leaving
+
+            finish_leaving(self)
         intents = self.pending.intents()
         if intents or self.pending.all_packs():
             from dtafs.store.commit import complete_commit, release_pending

@@ -28,51 +28,31 @@ Used by one thread at a time. IntegrityError where a node cannot be read.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
-from dtafs.core.children import Child, children
+from dtafs.core.children import children
 from dtafs.core.nodes import Fetch
-from dtafs.core.values import HASH_BYTES
-from dtafs.errors import IntegrityError
 from dtafs.store.database import Database, Txn
+from dtafs.store.reference_walks import (
+    CHUNK,
+    NODE,
+    SERIAL,
+    Above,
+    Dying,
+    Needed,
+    Simulation,
+    is_needed,
+    needed,
+)
 
 TABLES = ("edge", "todo", "gone", "dead", "meta")
 FOLDER = "references"
-NODE, CHUNK = b"n", b"c"
 
 EDGES_AT_ONCE = 8_192
 """Edges in one txn: LMDB keeps in memory the pages that one has changed."""
-
-_SERIAL = struct.Struct(">I")
-
-Needed = bytes
-"""`n` or `c`, and an id."""
-
-
-def needed(child: Child) -> Needed:
-    """The key of a child."""
-    return (NODE if child.is_node else CHUNK) + child.id
-
-
-class Held(NamedTuple):
-    """What outlives a version: a node or chunk that it refers to, with the plain bytes of content that
-    it stands for there, and the serial of a version that goes on needing it."""
-
-    needed: Needed
-    size: int
-    because_of: int
-
-
-class Dying(NamedTuple):
-    """What would go with some versions, and what of them would stay."""
-
-    dead: frozenset[Needed]
-    survivors: tuple[Held, ...]
 
 
 class References:
@@ -93,26 +73,26 @@ class References:
     def counted(self) -> tuple[int, bytes]:
         """The serial of the newest version counted and the hash of its manifest; 0 at first."""
         value = self._database.get("meta", b"counted")
-        return (0, b"") if value is None else (_SERIAL.unpack(value[:4])[0], value[4:])
+        return (0, b"") if value is None else (SERIAL.unpack(value[:4])[0], value[4:])
 
     @property
     def dropped(self) -> int:
         """How many of the versions up to `counted` have no edge any more."""
         value = self._database.get("meta", b"dropped")
-        return 0 if value is None else int(_SERIAL.unpack(value)[0])
+        return 0 if value is None else int(SERIAL.unpack(value)[0])
 
     def add(self, serial: int, root: bytes, manifest_sha256: bytes, *, live: bool = True) -> None:
         """Count the version after the newest one; one that is not `live` needs nothing."""
 
         def begin(txn: Txn) -> None:
             if live:
-                if not _is_needed(txn, NODE + root):
+                if not is_needed(txn, NODE + root):
                     txn.put("todo", root, b"")
-                txn.put("edge", NODE + root + _SERIAL.pack(serial), b"")
+                txn.put("edge", NODE + root + SERIAL.pack(serial), b"")
                 txn.delete("dead", NODE + root)
             else:
                 _count_dropped(txn)
-            txn.put("meta", b"counted", _SERIAL.pack(serial) + manifest_sha256)
+            txn.put("meta", b"counted", SERIAL.pack(serial) + manifest_sha256)
 
         self.settle()
         self._database.write(begin)
@@ -158,7 +138,7 @@ class References:
     def _unknown(self, keys: Iterable[Needed]) -> list[Needed]:
         """The nodes among some keys that have no edge in the table."""
         with self._database.read() as txn:
-            return [key for key in keys if key[:1] == NODE and not _is_needed(txn, key)]
+            return [key for key in keys if key[:1] == NODE and not is_needed(txn, key)]
 
     def _children(self, node: bytes) -> dict[Needed, int]:
         """What a node refers to, each once, with the sizes summed."""
@@ -180,9 +160,9 @@ class References:
         Doing it twice is harmless."""
 
         def begin(txn: Txn) -> None:
-            if txn.delete("edge", NODE + root + _SERIAL.pack(serial)):
+            if txn.delete("edge", NODE + root + SERIAL.pack(serial)):
                 _count_dropped(txn)
-                if not _is_needed(txn, NODE + root):
+                if not is_needed(txn, NODE + root):
                     txn.put("gone", root, b"")
                     txn.put("dead", NODE + root, b"")
 
@@ -206,7 +186,7 @@ class References:
         def write(txn: Txn) -> None:
             for node, below in batch:
                 for key in below:
-                    if txn.delete("edge", key + node) and not _is_needed(txn, key):
+                    if txn.delete("edge", key + node) and not is_needed(txn, key):
                         txn.put("dead", key, b"")
                         if key[:1] == NODE:
                             txn.put("gone", key[1:], b"")
@@ -232,7 +212,7 @@ class References:
         rest = iter(keys)
         while some := sorted(islice(rest, EDGES_AT_ONCE)):
             with self._database.read() as txn:
-                unneeded = [key for key in some if not _is_needed(txn, key)]
+                unneeded = [key for key in some if not is_needed(txn, key)]
             if unneeded:
                 self._database.write(partial(_put_dead, unneeded))
 
@@ -246,8 +226,22 @@ class References:
         with self._database.read() as txn:
             for chunk in chunks:
                 both = (NODE + chunk, CHUNK + chunk)
-                if not any(key not in but_for and _is_needed(txn, key) for key in both):
+                if not any(key not in but_for and is_needed(txn, key) for key in both):
                     yield chunk
+
+    def alone(self, versions: Sequence[tuple[int, bytes]], besides: Collection[int]) -> set[bytes]:
+        """The chunks of content that these counted versions (serial, root) need, and besides them only
+        versions with the serials `besides`, or none."""
+        with self._database.read() as txn:
+            mine = {serial for serial, _root in versions}
+            above = Above(txn, mine.union(besides))
+            return above.chunks_of((root for _serial, root in versions), self._children)
+
+    def needed_besides(self, chunks: Iterable[bytes], versions: Collection[int]) -> bool:
+        """Whether a version other than those with some serials needs any of some chunks."""
+        with self._database.read() as txn:
+            above = Above(txn, frozenset(versions))
+            return any(above.is_needed(kind + chunk) for chunk in chunks for kind in (CHUNK, NODE))
 
     def dying(self, versions: Iterable[tuple[int, bytes]]) -> Dying:
         """What would die if these counted versions (serial, root) were dropped together.
@@ -255,84 +249,7 @@ class References:
         Changes nothing. Memory: in proportion to what dies and what it refers to.
         """
         with self._database.read() as txn:
-            return _Simulation(txn, self._children).run(versions)
-
-
-class _Simulation:
-    """Dropping versions without writing. Of everything that lost an edge a *witness* is kept: the first
-    edge, in the order of the table, that it still has. It only moves on, so each edge is read once."""
-
-    def __init__(self, txn: Txn, children_of: Callable[[bytes], dict[Needed, int]]) -> None:
-        self._txn, self._children = txn, children_of
-        self._removed: dict[Needed, set[bytes]] = {}
-        self._witness: dict[Needed, bytes] = {}
-        self._sizes: dict[Needed, int] = {}
-        self._dead: set[Needed] = set()
-        self._holders: dict[Needed, int] = {}
-
-    def run(self, versions: Iterable[tuple[int, bytes]]) -> Dying:
-        """Drop them all."""
-        stack: list[bytes] = []
-        for serial, root in versions:
-            stack += self._remove(NODE + root, _SERIAL.pack(serial), 0)
-        while stack:
-            node = stack.pop()
-            for key, size in self._children(node).items():
-                stack += self._remove(key, node, size)
-        survivors = [
-            Held(key, self._sizes[key], self._holder(key))
-            for key in sorted(self._sizes)
-            if key not in self._dead
-        ]
-        return Dying(frozenset(self._dead), tuple(survivors))
-
-    def _remove(self, key: Needed, parent: bytes, size: int) -> list[bytes]:
-        """Take an edge away; the node that died by that, if one did."""
-        removed = self._removed.setdefault(key, set())
-        removed.add(parent)
-        self._sizes[key] = self._sizes.get(key, 0) + size
-        known = self._witness.get(key)
-        if known is not None and known != parent:
-            return []
-        following = self._first(key, known or b"")
-        if following is not None:
-            self._witness[key] = following
-            return []
-        self._dead.add(key)
-        return [key[1:]] if key[:1] == NODE else []
-
-    def _first(self, key: Needed, start: bytes = b"") -> bytes | None:
-        """The first that needs something, from `start` on, and was not taken away."""
-        removed = self._removed.get(key, ())
-        for edge, _value in self._txn.scan("edge", key, key + start):
-            parent = edge[len(key) :]
-            if parent not in removed:
-                return parent
-        return None
-
-    def _holder(self, key: Needed) -> int:
-        """The serial of a version that goes on needing something."""
-        path: list[Needed] = []
-        at = key
-        while at not in self._holders:
-            path.append(at)
-            parent = self._witness.get(at) or self._first(at)
-            if parent is None:
-                raise IntegrityError(
-                    f"references/ of the lake is damaged (nothing needs {at[1:].hex()}); "
-                    "delete it, and it is made again"
-                )
-            if len(parent) != HASH_BYTES:
-                self._holders[at] = _SERIAL.unpack(parent)[0]
-                break
-            at = NODE + parent
-        for step in path:
-            self._holders[step] = self._holders[at]
-        return self._holders[key]
-
-
-def _is_needed(txn: Txn, key: Needed) -> bool:
-    return next(iter(txn.scan("edge", key)), None) is not None
+            return Simulation(txn, self._children).run(versions)
 
 
 def _keys(txn: Txn, table: str) -> Iterator[bytes]:
@@ -342,9 +259,7 @@ def _keys(txn: Txn, table: str) -> Iterator[bytes]:
 
 def _count_dropped(txn: Txn) -> None:
     value = txn.get("meta", b"dropped")
-    txn.put(
-        "meta", b"dropped", _SERIAL.pack(1 + (0 if value is None else _SERIAL.unpack(value)[0]))
-    )
+    txn.put("meta", b"dropped", SERIAL.pack(1 + (0 if value is None else SERIAL.unpack(value)[0])))
 
 
 def _put_dead(keys: Sequence[Needed], txn: Txn) -> None:

@@ -212,6 +212,21 @@ class Session(RecordsSession):
         rule = Rule(int(grace_s * 1e9), wanted.rewrite_share)
         return collect(self.lake, self.actor, rule, dry_run=dry_run, report=progress)
 
+    def apply(self, plan: str | None = None, progress: Report | None = None) -> dict[str, Any]:
+        """Carry out what the rules of retention say; `dtafs.store.apply` says how."""
+        from dtafs.store.apply import apply_plan
+
+        while self.on_staging(self.lake.area.tidy):
+            pass
+        return apply_plan(self.lake, self.actor, plan, self.hold_still, self.gone, progress)
+
+    def hold_still(self, dataset: str, call: Callable[[], None]) -> None:
+        """Make a call while nobody changes the staging of a dataset. The daemon overrides this."""
+        call()
+
+    def gone(self, rows: Sequence[VersionRow]) -> None:
+        """Versions were disposed of just now. The daemon overrides this."""
+
     def repair(
         self, lakes: Sequence[str] = (), dry_run: bool = False, progress: Report | None = None
     ) -> dict[str, Any]:

@@ -15,8 +15,10 @@ import pytest
 
 from dtafs.store.lake import Lake
 from tests.crash.scenarios import assert_no_errors
+from tests.support.disposing import needles_of
 from tests.support.programs import CTL, command_line, ctl, environment, kill
 from tests.support.small_lakes import Tree, commit, read_version, tree_of_seed, write_tree
+from tests.support.traces import traces
 
 DATASET = "killed"
 CYCLES = 12
@@ -50,6 +52,37 @@ def big_tree(seed: int) -> Tree:
         start = number * 5_000
         tree[b"file %03d" % number] = item._replace(content=body[start : start + 40_000])
     return tree
+
+
+def test_killed_while_disposing(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """`retain apply`, killed again and again: what it was told to dispose of goes in the end, and nothing
+    else; a version is never half there."""
+    soak = request.config.getoption("--soak")
+    dice = random.Random("dispose")
+    lake, scratch = tmp_path / "lake", tmp_path / "scratch"
+    ctl(lake, "init")
+    ctl(lake, "create", DATASET)
+    trees = [big_tree(cycle) for cycle in range(CYCLES_SOAK // 10 if soak else 6)]
+    for tree in trees:
+        write_tree(tree, scratch)
+        ctl(lake, "put", DATASET, f"{scratch}/.", "--delete", "--commit", "one")
+    rule = ("retain", "rule", "add", "now", "--from", "superseded", "--after", "0d", "--dispose")
+    ctl(lake, *rule, "--authority", "a test", "--datasets", "kill*")
+    kills = 0
+    while not run_and_kill(lake, ["retain", "apply"], START_S + dice.random() * (0.4 + kills / 10)):
+        kills += 1
+        with Lake.open(lake) as opened:
+            assert_no_errors(opened)
+            for row, tree in zip(opened.versions(DATASET), trees, strict=True):
+                assert row.disposed or read_version(opened, row) == tree
+    assert kills
+    with Lake.open(lake) as opened:
+        assert_no_errors(opened)
+        rows = opened.versions(DATASET)
+        assert [bool(row.disposed) for row in rows] == [True] * (len(rows) - 1) + [False]
+        assert read_version(opened, rows[-1]) == trees[-1]
+    for tree in trees[:-1]:
+        assert traces([lake], needles_of(tree, trees[-1])) == []
 
 
 @pytest.mark.parametrize("command", ["put", "commit", "tag", "reindex", "collect", "repair"])

@@ -37,7 +37,11 @@ class World:
         self.renewed: list[tuple[str, Outdated]] = []
         self.quiet: list[tuple[str, int]] = []
         self.changes = LakeChanges(
-            lake, self.gates, self.drafts, lambda *renewed: self.renewed.append(renewed)
+            lake,
+            self.gates,
+            self.drafts,
+            lambda *renewed: self.renewed.append(renewed),
+            lambda rows: None,
         )
         self.namespace: Namespace = build_namespace(
             lake,

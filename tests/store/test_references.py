@@ -17,7 +17,8 @@ from dtafs.core.nodes import CHUNK_LIST_NODE, Node
 from dtafs.core.values import Span
 from dtafs.errors import IntegrityError
 from dtafs.store import references
-from dtafs.store.references import CHUNK, NODE, Dying, Needed, References, needed
+from dtafs.store.reference_walks import CHUNK, NODE, Dying, Needed, needed
+from dtafs.store.references import References
 
 
 class World:

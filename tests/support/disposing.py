@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dtafs.core.values import Kind
-from dtafs.store.dispose import Done, Order, dispose
+from dtafs.store.dispose import Done, Hooks, Order, dispose
 from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
 from tests.support.collecting import assert_whole
@@ -27,7 +27,10 @@ def order_of(dataset: str, *numbers: int, **more: Any) -> Order:
 def dispose_of(lake: Lake, *orders: Order, **how: Any) -> Done:
     """Dispose of versions, without much patience for who is at work."""
     still = how.pop("still", lambda order: order.versions)
-    return dispose(lake, ACTOR, "1" * 64, orders, still, directly, settle_s=0.05, **how)
+    hooks = Hooks(still, directly, lambda rows: None)
+    while lake.area.tidy():
+        pass
+    return dispose(lake, ACTOR, "1" * 64, orders, hooks, settle_s=0.05, **how)
 
 
 def needles_of(gone: Tree, kept: Tree) -> list[bytes]:
