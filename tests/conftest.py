@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 
+from tests.support.tried import SOAK, TRIED, USUAL, record
+
 if TYPE_CHECKING:  # tests of the pure core must not need a store that works
     from dtafs.store.lake import Lake
     from tests.support.mounts import Mount
@@ -25,12 +27,22 @@ hypothesis.settings.register_profile("soak", max_examples=2_000, **_COMMON)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="also run what takes many minutes")
+    parser.addoption("--record", action="store_true", help="write the counts to tests/tried.json")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("soak" if config.getoption("--soak") else "default")
     # A shell starts what it runs in the background with interrupts ignored, and that is inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
+    for what, count in sorted(TRIED.items()):
+        terminalreporter.write_line(f"tried {what}: {count:,}")
+    if config.getoption("--record") and not exitstatus:
+        record(SOAK if config.getoption("--soak") else USUAL)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

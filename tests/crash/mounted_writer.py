@@ -297,7 +297,7 @@ class Writer:
 
     def _commit(self) -> None:
         number = len(self.versions) + 1
-        if not difference(self.tree, self.versions[-1] if self.versions else {}):
+        while not difference(self.tree, self.versions[-1] if self.versions else {}):
             self._create()
         self.maybe_version = True
         if self.dice.random() < 0.5:

@@ -21,6 +21,7 @@ from dtafs.store.staging.datafiles import DataFiles
 from dtafs.store.staging.journal import FILES, Journal
 from tests.crash.scenarios import SCENARIOS, Scenario, clear, record_trace, verify
 from tests.crash.simulated_disk import images
+from tests.support.tried import tried
 
 
 @pytest.fixture
@@ -48,6 +49,7 @@ def test_crash_anywhere(scenario: Scenario, memory_path: Path) -> None:
     recorder = record_trace(scenario, memory_path / "lake", memory_path / "scratch")
     assert len(recorder.trace.events) - recorder.trace.start > 5
     for image in images(recorder.trace):
+        tried("power failures")
         try:
             verify(scenario, image, clear(memory_path / "image"))
         except Exception as error:

@@ -21,6 +21,7 @@ from tests.crash.killed_daemon import AFTER, BEFORE, HALFWAY, SAID, Point
 from tests.crash.mounted_writer import DATASET, DaemonDied, Writer
 from tests.crash.scenarios import assert_no_errors
 from tests.support import kernel, mounts, programs
+from tests.support.tried import tried
 
 KILLED_DAEMON = "tests.crash.killed_daemon"
 NEVER = Point("nothing", "", BEFORE)
@@ -139,6 +140,7 @@ class Kills:
                 pass
             finally:
                 timer.cancel()
+        tried("kills of the daemon")
         clear_away(self._mountpoint, self._dice)
         if self._dice.random() < CHECKED_SHARE if check is None else check:
             self._check()
@@ -149,6 +151,7 @@ class Kills:
         self._armed.touch()
         with daemon(self.lake, self._mountpoint, point, self._armed) as mount:
             pass
+        tried("kills of the daemon")
         clear_away(self._mountpoint, self._dice)
         return SAID in mount.said()
 

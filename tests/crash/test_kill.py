@@ -19,10 +19,11 @@ from tests.support.disposing import needles_of
 from tests.support.programs import CTL, command_line, ctl, environment, kill
 from tests.support.small_lakes import Tree, commit, read_version, tree_of_seed, write_tree
 from tests.support.traces import traces
+from tests.support.tried import tried
 
 DATASET = "killed"
 CYCLES = 12
-CYCLES_SOAK = 400
+CYCLES_SOAK = 100
 START_S = 0.12
 """About what a command takes before it touches the lake; most kills should come later."""
 
@@ -41,6 +42,7 @@ def run_and_kill(lake: Path, arguments: list[str], delay_s: float) -> bool:
         return False
     finally:
         kill(process)
+        tried("kills of commands")
 
 
 def big_tree(seed: int) -> Tree:

@@ -11,5 +11,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for what, count in sorted(TRIED.items()):
         taken = ACCEPTED[what]
         terminalreporter.write_line(f"fuzzed {what}: {count:,} inputs, {taken:,} of them valid")
-    if TRIED:
-        terminalreporter.write_line(f"fuzzed in all: {sum(TRIED.values()):,} inputs")

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from hypothesis import note, settings
 from hypothesis import strategies as st
 
+from tests.support.tried import tried
+
 BATCH = 20
 """So many mutants are made of each example of hypothesis, whose own work takes longer than theirs."""
 
@@ -109,6 +111,7 @@ def fuzz(
     for _ in range(BATCH):
         data = mutant(valid, dice)
         TRIED[what] += 1
+        tried("malformed inputs")
         try:
             decode(data)
         except allowed as error:

@@ -34,6 +34,7 @@ from dtafs.store.lake import Lake
 from dtafs.store.reindex import dump, reindex, reindex_at
 from dtafs.store.session import Session
 from tests.support.small_lakes import ACTOR, Item, Tree, commit, read_version, write_tree
+from tests.support.tried import tried
 
 DATASETS = ("first", "second")
 NAMES = st.sampled_from([b"a", b"b", b"c", b"long name \xfe", b"d"])
@@ -77,6 +78,7 @@ class LakeMachine(RuleBasedStateMachine):
 
     @initialize()
     def make(self) -> None:
+        tried("histories")
         self.top = Path(tempfile.mkdtemp(prefix="dtafs-model-", dir=_fast_directory()))
         self.path, self.scratch = self.top / "lake", self.top / "scratch"
         self.lake = Lake.create(self.path)
@@ -305,5 +307,6 @@ def test_lake_for_long(capsys: pytest.CaptureFixture[str]) -> None:
         machine = seed(drawn)(type("SeededMachine", (LakeMachine,), {}))
         run_state_machine_as_test(machine, settings=LONG)
         rounds += 1
+    tried("hours", SOAK_S // 3600)
     with capsys.disabled():
         print(f"\nmodel: {rounds:,} rounds of {LONG.max_examples} lakes in {SOAK_S} s", flush=True)

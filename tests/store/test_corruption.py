@@ -23,6 +23,7 @@ from tests.support.small_lakes import (
     read_version,
     tree_of_seed,
 )
+from tests.support.tried import tried
 
 DATASETS = ("a", "b")
 FLIPS = 40
@@ -124,19 +125,20 @@ def test_the_intact_lake_is_sound(intact: Path, tmp_path: Path) -> None:
 
 def test_every_damage_is_found(intact: Path, tmp_path: Path) -> None:
     path = copy_of(intact, tmp_path)
-    tried = 0
+    count = 0
     for name in objects_of(intact):
         data = (intact / name).read_bytes()
         for what, damaged in damages(data, str(name)):
             put_object(path, name, damaged)
             assert errors_of(path), f"{name}: {what}, and nothing was found"
             read_all(path)
-            tried += 1
+            count += 1
             if damaged is None:
                 (path / name).touch()
         put_object(path, name, data)
     assert errors_of(path) == []
-    assert tried > 500
+    assert count > 500
+    tried("objects damaged", count)
 
 
 def test_objects_of_one_kind_swapped(intact: Path, tmp_path: Path) -> None:
@@ -148,6 +150,7 @@ def test_objects_of_one_kind_swapped(intact: Path, tmp_path: Path) -> None:
             put_object(path, one, second)
             put_object(path, other, first)
             assert errors_of(path), f"{one} and {other} were swapped, and nothing was found"
+            tried("objects damaged")
             read_all(path)
             put_object(path, one, first)
             put_object(path, other, second)

@@ -26,6 +26,7 @@ from tests.support.damage import (
     outcome_of,
     restored,
 )
+from tests.support.tried import tried
 
 FLIPS, CUTS = 1, 1
 """Of each file in the normal run, besides its first and last byte."""
@@ -147,6 +148,7 @@ def test_the_lake_is_sound_and_has_every_kind_of_file(intact: Path) -> None:
 
 def report(capsys: pytest.CaptureFixture[str], what: str) -> None:
     total = sum(COUNTED.values())
+    tried("files damaged", total)
     with capsys.disabled():
         print(f"\n{what}: {total:,} damages, {COUNTED['noticed']:,} noticed, no broken promise")
 
