@@ -44,9 +44,16 @@ recorded before its room is free, and so on a disk that is full to the last byte
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def sync_file_system(fd: int) -> None:
+    """`syncfs(2)`, which `os` lacks."""
+    if _libc.syncfs(fd):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 def _find_sync_file_range() -> Callable[[int, int, int, int], int] | None:
     """`sync_file_range(2)`, which `os` lacks; None where the C library lacks it too."""
-    call = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    call = getattr(_libc, "sync_file_range", None)
     if call is not None:
         call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
     return call
@@ -175,6 +182,16 @@ class Disk:
         """Wait until the file's data and size are on the disk."""
         with translated("syncing"):
             os.fsync(fd)
+
+    def sync_all(self, path: Path) -> None:
+        """Wait until all that lies on the file system of a directory is on the disk: for many new
+        files, of which each `sync` would wait for the disk by itself."""
+        fd = self.open_file(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with translated("syncing"):
+                sync_file_system(fd)
+        finally:
+            os.close(fd)
 
     def sync_directory(self, path: Path) -> None:
         """Wait until the names in a directory are on the disk."""

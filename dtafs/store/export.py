@@ -1,7 +1,7 @@
 """Exporting a version as a zip, a tar or a directory with its proof (`dtafs.store.bag`).
 
 Every file is hashed again on its way out and compared with what was sealed: a package that is there
-is right. A zip or tar is written front to back, so that it can go into a pipe; into a file it is
+is right. A zip or tar is written front to back, so that it can go into a pipe; a file or directory is
 written beside its final name, synced, and given that name at the end. The bytes of a package follow
 from the version alone.
 """
@@ -73,6 +73,7 @@ def _export_directory(
 ) -> Exported:
     try:
         exported = _fill(DirectorySink(part), lake, version, report)
+        disk.sync_all(part)
         disk.rename(part, out)
     except BaseException:
         _remove_tree(disk, part)

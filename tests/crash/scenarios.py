@@ -12,10 +12,12 @@ from pathlib import Path
 from dtafs.core.values import Kind
 from dtafs.errors import NotFoundError
 from dtafs.store.check import check
+from dtafs.store.export import export_file
 from dtafs.store.lake import Lake
 from dtafs.store.parity_upkeep import parity_files
 from dtafs.store.reindex import dump, reindex
 from dtafs.store.session import Session
+from dtafs.store.verify import verify_package
 from tests.crash import dispositions, repairs
 from tests.crash.simulated_disk import Image, Recorder, images
 from tests.support.small_lakes import (
@@ -140,6 +142,33 @@ def _export_record(path: Path, scratch: Path, reached: Callable[[str], None]) ->
         reached("recorded")
 
 
+def _export(path: Path, scratch: Path, reached: Callable[[str], None]) -> None:
+    """Packages beside the lake's own files, each recorded once it is there."""
+    with Lake.open(path) as lake:
+        lake.disk.make_directory(path / PACKAGES)
+        version = lake.resolve(f"{DATASET}:v1")
+        for form in FORMATS:
+            exported = export_file(lake, version, form, path / PACKAGES / form)
+            body = {"version": 1, "format": form, "package_sha256": exported.package_sha256}
+            Session(lake, ACTOR).record(DATASET, "exported", body)
+            reached(f"exported {form}")
+
+
+def _verify_packages(image: Image, path: Path, lake: Lake) -> None:
+    """A package that has its name is right, and what the log says was exported is there."""
+    there = {file.name for file in (path / PACKAGES).glob("[!.]*")}
+    for form in there:
+        assert not verify_package(path / PACKAGES / form).findings, form
+    row = lake.index.dataset(DATASET)
+    assert row is not None
+    entries = [lake.log.read(DATASET, number).entry for number in range(1, row.sequence + 1)]
+    recorded = {one.body["format"] for one in entries if one.kind == "exported"}
+    promised = {label.split()[1] for label in image.reached}
+    assert promised <= recorded <= there
+
+
+PACKAGES = "packages"
+FORMATS = ("zip", "dir")
 WRITTEN = b"written through staging, as the mount does"
 
 
@@ -241,6 +270,7 @@ SCENARIOS = (
     Scenario("later commit", _second_staged, _commit, BOTH, 1, TWO),
     Scenario("tag", _two_versions, _tag, BOTH, 2, TWO),
     Scenario("record", _two_versions, _export_record, BOTH, 2, TWO),
+    Scenario("export", _two_versions, _export, BOTH, 2, TWO),
     Scenario("write and sync", _one_version, _write_and_sync, {1: ONE, 2: _patched(ONE)}, 1),
     Scenario("patch and sync another", _one_version, _patch_and_sync_another, {1: ONE, 2: NEW}, 1),
     Scenario("discard", _second_staged, _discard, BOTH, 1),
@@ -277,6 +307,8 @@ def verify(scenario: Scenario, image: Image, path: Path) -> None:
         if lake.parity:
             assert parity_files(path).keys() >= {pack for pack, _row in lake.index.packs()}
         count = _verify_versions(scenario, image, lake)
+        if scenario.name == "export":
+            _verify_packages(image, path, lake)
         if scenario.name == "collect":
             facts = Session(lake, ACTOR).collect(grace_s=0)
             assert "collected" not in image.reached or not facts["packs"], facts

@@ -33,6 +33,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dtafs.store import durable
+
 IGNORED = frozenset({"run", "cache"})
 """Top-level names that hold sockets, locks and what is rebuilt: nothing there has to survive."""
 
@@ -111,12 +113,21 @@ class Recorder:
         for name in BOUNDARIES:
             self._real[name] = getattr(os, name)
             setattr(os, name, self._wrapped(name, self._real[name]))
+        self._real_sync, durable.sync_file_system = durable.sync_file_system, self._sync_all
         return self
 
     def __exit__(self, *_: object) -> None:
         for name, real in self._real.items():
             setattr(os, name, real)
+        durable.sync_file_system = self._real_sync
         self._observe()
+
+    def _sync_all(self, _fd: int) -> None:
+        """What `syncfs` does: all files and all names."""
+        with self._lock:
+            self._observe()
+            for node in [*self._contents, *self.trace.directories]:
+                self.trace.events.append(Synced(node))
 
     def reached(self, label: str) -> None:
         """The scenario promised `label` to its caller (a commit returned, a put returned)."""
@@ -186,6 +197,11 @@ class Recorder:
                     pending.append((node, path / child))
                 elif stat.S_ISREG(status.st_mode):
                     self._look_at(node, path / child, status, child)
+                elif stat.S_ISLNK(status.st_mode) and node not in self._contents:
+                    # A target is part of its inode, and is on the disk with it.
+                    target = os.fsencode(os.readlink(path / child))
+                    self._contents[node] = ((0, 0, 0), target)
+                    self.trace.events.append(Wrote(node, target, status.st_mode, atomic=True))
         changes = [
             (*key, names.get(key))
             for key in self._names.keys() | names.keys()
@@ -258,17 +274,22 @@ class Image:
         for name, mode in sorted(self.directories.items()):
             (root / name).mkdir(mode=mode | stat.S_IRWXU, exist_ok=True)
         for name, (content, mode) in self.files.items():
+            if stat.S_ISLNK(mode):
+                os.symlink(content, os.fsencode(root / name))
+                continue
             (root / name).write_bytes(content[: self.holes.get(name)])
             os.truncate(root / name, len(content))
             (root / name).chmod(mode)
 
     def fingerprint(self) -> bytes:
-        """Equal for images that a reopening program cannot tell apart."""
+        """Equal for images that a reopening program cannot tell apart: it looks at nothing hidden."""
         digest = sha256(repr(self.reached).encode())
         for name in sorted(self.directories):
-            digest.update(name.encode() + b"/\0")
+            if "/." not in name:
+                digest.update(os.fsencode(name) + b"/\0")
         for name, (content, mode) in sorted(self.files.items()):
-            digest.update(f"{name}\0{mode}\0{len(content)}\0".encode() + content)
+            if "/." not in name:
+                digest.update(os.fsencode(f"{name}\0{mode}\0{len(content)}\0") + content)
         return digest.digest()
 
 

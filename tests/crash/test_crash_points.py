@@ -68,6 +68,8 @@ def test_crash_anywhere(scenario: Scenario, memory_path: Path) -> None:
         ("later commit", Disk, "sync_directory"),
         ("later commit", Pending, "intend"),
         ("record", Disk, "sync_directory"),
+        ("export", Disk, "sync"),
+        ("export", Disk, "sync_all"),
         ("collect", Disk, "sync"),
         ("repair", Disk, "sync"),
         ("dispose of v1", Disk, "sync"),
