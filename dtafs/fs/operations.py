@@ -144,6 +144,8 @@ class Operations(pyfuse3.Operations):
                 await trio.lowlevel.checkpoint()
             try:
                 self._namespace.release(ino, count)
+            except DtafsError as error:
+                log.error("forget: %s", error)
             except Exception:  # nobody is told of it: the other numbers still have to go
                 log.exception("forget failed unexpectedly")
 

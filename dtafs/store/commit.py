@@ -121,6 +121,7 @@ def finish(
         raise RefusedError(f"a message has at most {MESSAGE_MAX_BYTES} bytes")
     for tag in tags:
         check_tag(tag)
+    _complete_last(lake, dataset)
     row = lake.dataset(dataset)
     parent = lake.index.version(dataset, row.newest) if row.newest else None
     staging = lake.staging(dataset)
@@ -210,8 +211,18 @@ def _build(lake: Lake, staging: Staging, nodes: Spool, report: Report | None) ->
     )
 
 
+def _complete_last(lake: Lake, dataset: str) -> None:
+    """Make up for a commit whose entry is there and that the index or staging could not follow."""
+    lake.catch_up()
+    assert lake.pending is not None
+    for name, number, root in lake.pending.intents():
+        if name == dataset:
+            complete_commit(lake, dataset, number, root)
+
+
 def complete_commit(lake: Lake, dataset: str, number: int, root: bytes) -> None:
-    """After a crash: move staging onto a version that was made from it, or forget the intent."""
+    """After a crash or a failure: move staging onto a version that was made from it, or forget the
+    intent. Nothing may write to the dataset's staging meanwhile."""
     assert lake.pending is not None
     version = lake.index.version(dataset, number)
     if version is None or version.root != root:

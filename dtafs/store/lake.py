@@ -68,6 +68,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FROM_THE_INDEX = frozenset({"committed", "collected"})
+"""Kinds of entries whose bodies follow from what the index says."""
+
 
 class Lake:
     """An open lake. Use `Lake.create` or `Lake.open`; close it, or use it as a context manager."""
@@ -216,8 +219,18 @@ class Lake:
             self._behind = self._behind and into is not None
             return count
 
+    def catch_up(self) -> None:
+        """Have the index follow the log, where that failed before."""
+        with self.append_lock:
+            if self._behind:
+                self.replay()
+
     def record(self, dataset: str, kind: str, body: dict[str, Any], actor: Actor) -> Appended:
         """Append an entry to a dataset's log, or the lake's own, and apply it to the index.
+
+        What follows from the state of the index (`FROM_THE_INDEX`) is refused with ConflictError when
+        the index was behind, since an entry that does not fit the ones before it keeps the lake from
+        opening; `catch_up` before deciding avoids that.
 
         When only the index could not follow, StorageFullError says that the fact itself is safe;
         the next call, or the next open, brings the index up to date. IntegrityError when a record of
@@ -225,8 +238,10 @@ class Lake:
         """
         self._writable()
         with self.append_lock:
-            if self._behind:
-                self.replay()
+            if self._behind and self.replay() and kind in FROM_THE_INDEX:
+                raise ConflictError(
+                    f"the index has just caught up with the log: {kind} was decided before"
+                )
             own = dataset == LAKE_LOG
             row = self.index.own() if own else self.index.dataset(dataset)
             if not own and (row is None) != (kind == "created"):
