@@ -183,16 +183,6 @@ class Disk:
         with translated("syncing"):
             os.fsync(fd)
 
-    def sync_all(self, path: Path) -> None:
-        """Wait until all that lies on the file system of a directory is on the disk: for many new
-        files, of which each `sync` would wait for the disk by itself."""
-        fd = self.open_file(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            with translated("syncing"):
-                sync_file_system(fd)
-        finally:
-            os.close(fd)
-
     def sync_directory(self, path: Path) -> None:
         """Wait until the names in a directory are on the disk."""
         fd = self.open_file(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -271,9 +261,8 @@ class Disk:
         files at once, and slow where others write as well."""
         fd = self.open_file(self.root, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            if _libc.syncfs(fd):
-                error = ctypes.get_errno()
-                raise from_os_error(OSError(error, os.strerror(error)), "syncing")
+            with translated("syncing"):
+                sync_file_system(fd)
         finally:
             os.close(fd)
 

@@ -73,7 +73,7 @@ def _export_directory(
 ) -> Exported:
     try:
         exported = _fill(DirectorySink(part), lake, version, report)
-        disk.sync_all(part)
+        disk.sync_everything()
         disk.rename(part, out)
     except BaseException:
         _remove_tree(disk, part)

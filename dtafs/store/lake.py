@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FROM_THE_INDEX = frozenset({"committed", "collected"})
-"""Kinds of entries whose bodies follow from what the index says."""
+"""Kinds of entries whose bodies follow from the index: one that does not fit keeps the lake shut."""
 
 
 class Lake:
@@ -228,9 +228,7 @@ class Lake:
     def record(self, dataset: str, kind: str, body: dict[str, Any], actor: Actor) -> Appended:
         """Append an entry to a dataset's log, or the lake's own, and apply it to the index.
 
-        What follows from the state of the index (`FROM_THE_INDEX`) is refused with ConflictError when
-        the index was behind, since an entry that does not fit the ones before it keeps the lake from
-        opening; `catch_up` before deciding avoids that.
+        ConflictError where the index was behind when the body was made from it: `catch_up` before that.
 
         When only the index could not follow, StorageFullError says that the fact itself is safe;
         the next call, or the next open, brings the index up to date. IntegrityError when a record of

@@ -69,7 +69,7 @@ def test_crash_anywhere(scenario: Scenario, memory_path: Path) -> None:
         ("later commit", Pending, "intend"),
         ("record", Disk, "sync_directory"),
         ("export", Disk, "sync"),
-        ("export", Disk, "sync_all"),
+        ("export", Disk, "sync_everything"),
         ("collect", Disk, "sync"),
         ("repair", Disk, "sync"),
         ("dispose of v1", Disk, "sync"),
