@@ -20,6 +20,7 @@ from pathlib import Path
 
 from scripts import sample_data
 from scripts.contenders import Borg, Contender, Mounted, Put, PutOnce, Restic, run
+from scripts.disposal_figures import disposing as measure_disposing
 from scripts.figures import HEAD
 from scripts.mount_figures import large_tree, many_versions, small_changes, watching_memory
 from scripts.read_figures import reading as measure_reading
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--reading", action="store_true", help="only reading from a mount (root)")
     parser.add_argument("--writing", action="store_true", help="only writing to a mount")
     parser.add_argument("--scaling", action="store_true", help="only very large and very many")
+    parser.add_argument("--disposing", action="store_true", help="only dispositions")
     parser.add_argument("--portion", type=float, default=1.0, help="of the sizes of --scaling")
     parser.add_argument(
         "--rounds", type=int, default=3, help="of which reading and writing show the median"
@@ -128,12 +130,20 @@ def scaling(chosen: argparse.Namespace) -> None:
     print("\n" + markdown(HEAD, [figure.row() for figure in figures]), flush=True)
 
 
+def disposing(chosen: argparse.Namespace) -> None:
+    """Disposing of one of many versions."""
+    with scratch(chosen.scratch) as directory:
+        figures = measure_disposing(directory, chosen.versions, say)
+    print("\n" + markdown(HEAD, [figure.row() for figure in figures]), flush=True)
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "storing": storing,
     "mounting": mounting,
     "reading": reading,
     "writing": writing,
     "scaling": scaling,
+    "disposing": disposing,
 }
 
 

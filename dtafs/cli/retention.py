@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dtafs.cli.base import CONTEXT, Call, LazyGroup, Place, group_options, standard
-from dtafs.cli.words import count_text, fields, table, time_text
+from dtafs.cli.words import count_text, fields, size_text, table, time_text
 from dtafs.store.compare import printable
 
 PLACES = {
@@ -76,11 +76,15 @@ def ever_text(text: str) -> str:
 
 @click.command()
 @click.option("--at", metavar="TIME", help="Simulate another day than today.")
+@click.option(
+    "--bytes/--no-bytes", "measured", default=None, help="Count, or do not, what would be freed."
+)
 @standard
-def plan(call: Call, at: str | None) -> None:
+def plan(call: Call, at: str | None, measured: bool | None) -> None:
     """Show what is to be archived and disposed of, what is blocked, and by what. Nothing is done.
 
-    The hash of the plan stays the same as long as the plan does.
+    The hash of the plan stays the same as long as the plan does. What would be freed, since nothing else
+    needs it, is counted for up to 1,000 dispositions, where this user may write to the lake.
     """
     from dtafs.core.names import format_time, parse_time
     from dtafs.core.retention_plan import Tally, item_facts
@@ -98,10 +102,34 @@ def plan(call: Call, at: str | None) -> None:
         "counts": dict(tally.counts),
         "clock": doubt,
         "items": items,
+        "freed": _freed(call, items, measured),
     }
     call.answer(facts, _plan_lines(facts))
     if doubt is not None:
         call.say(f"nothing will be disposed of until the clock is confirmed: {doubt}")
+
+
+MEASURED_MAX = 1_000
+"""Dispositions up to which it is counted what they would free: it takes as long as they hold much."""
+
+
+def _freed(call: Call, items: list[dict[str, Any]], measured: bool | None) -> dict[str, Any] | None:
+    """What the dispositions of a plan would free; None where it is not counted."""
+    from dtafs.errors import DtafsError
+
+    due = [(item["dataset"], item["version"]) for item in items if item["action"] == "dispose"]
+    if not due:
+        return {"chunks": 0, "size_bytes": 0, "stored_bytes": 0}
+    if measured is False or (measured is None and len(due) > MEASURED_MAX):
+        return None
+    try:
+        with call.progress() as report, call.session() as session:
+            return session.freed(due, report)
+    except DtafsError as error:
+        if measured:
+            raise
+        call.say(f"what would be freed was not counted: {error}")
+        return None
 
 
 def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
@@ -115,6 +143,10 @@ def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
         yield from table(rows)
     counts = facts["counts"]
     done = ", ".join(f"{counts[name]:,} to {name}" for name in ("archive", "dispose", "notify"))
+    freed = facts["freed"]
+    if freed is not None and freed["chunks"]:
+        alone = f"{size_text(freed['size_bytes'])} that nothing else needs"
+        yield f"Disposing of them frees about {size_text(freed['stored_bytes'])}: {alone}"
     looked_at = count_text(facts["versions"], "version")
     yield f"{looked_at}: {done}, {counts['blocked']:,} blocked"
     yield f"Plan {facts['plan']}"

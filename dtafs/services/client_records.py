@@ -78,6 +78,12 @@ class RemoteRecords:
         """Carry out what the rules say."""
         return self._ask("apply", progress, plan=plan)
 
+    def freed(
+        self, versions: Sequence[Sequence[Any]], progress: Report | None = None
+    ) -> dict[str, Any]:
+        """What disposing of versions would free."""
+        return self._ask("freed", progress, versions=[list(version) for version in versions])
+
     def confirm_clock(self, time: str, reason: str = "") -> dict[str, Any]:
         """Confirm that the host's clock is right."""
         return self._ask("confirm_clock", time=time, reason=reason)

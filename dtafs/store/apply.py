@@ -20,6 +20,7 @@ from dtafs.core.retention_plan import Item, Tally, item_facts
 from dtafs.core.values import Actor
 from dtafs.errors import ConflictError, RefusedError
 from dtafs.store.archive import archive
+from dtafs.store.counting import counting
 from dtafs.store.dispose import Done, Hooks, Order, dispose
 from dtafs.store.index import VersionRow
 from dtafs.store.progress import Report
@@ -80,6 +81,22 @@ def apply_plan(
         "blocked": [item_facts(item) for item in items if item.action == "blocked"],
         "notify": [item_facts(item) for item in items if item.action == "notify"],
     }
+
+
+def freed(
+    lake: Lake, versions: Sequence[tuple[str, int]], report: Report | None = None
+) -> dict[str, int]:
+    """What would be freed if these versions were disposed of together, by what they alone hold: chunks,
+    their plain bytes, and about how many bytes those take in packs. Nothing but the references changes."""
+    rows = [row for row in map(lake.index.version, *zip(*versions, strict=True)) if row is not None]
+    kept = [row for row in rows if not row.disposed]
+    with lake.condemned.collecting(), counting(lake, report) as counted:
+        found = counted.references.dying([(row.serial, row.root) for row in kept])
+    chunks = stored = plain = 0
+    for place in lake.index.places_of({key[1:] for key in found.dead}).values():
+        chunks, plain = chunks + 1, plain + place.size
+        stored += place.stored * place.size // place.plain
+    return {"chunks": chunks, "size_bytes": plain, "stored_bytes": stored}
 
 
 def _dispose(

@@ -80,20 +80,25 @@ def _away_packs(lake: Lake) -> Iterator[tuple[bytes, int]]:
 
 
 def _pack_files(root: Path) -> Iterator[tuple[bytes, int]]:
+    return ((pack, file.stat().st_size) for pack, file in _files(root))
+
+
+def _files(root: Path) -> Iterator[tuple[bytes, os.DirEntry[str]]]:
     for folder in os.scandir(root / "packs"):
         if not folder.is_dir():
             continue
         for file in os.scandir(folder):
             pack = pack_of_name(file.name)
             if pack is not None and file.name.startswith(folder.name):
-                yield pack, file.stat().st_size
+                yield pack, file
 
 
 def unnamed_packs(lake: Lake) -> list[bytes]:
     """The packs that are here or in another tier and that neither log nor uncommitted work names."""
-    pending = lake.pending
-    assert pending is not None
-    return [p for p in all_packs(lake) if lake.index.pack(p) is None and not pending.owners(p)]
+    assert lake.pending is not None
+    there = {*stubbed_packs(lake.path), *(pack for pack, _file in _files(lake.path))}
+    pending = {pack for pack, _dataset in lake.pending.all_packs()}
+    return sorted(there - pending - lake.index.pack_ids())
 
 
 def _facts(

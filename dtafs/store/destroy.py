@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 SETTLE_S = 10.0
 """How long a `put` or commit that began before is waited for; then its packs are left."""
 
+MIRROR_WAIT_S = 60.0
+"""How long a pass of the mirror is waited for: it may just be putting there what is deleted."""
+
 ATTEMPTS = 3
 """How often packs are tried that somebody came to need meanwhile for something else in them."""
 
@@ -126,6 +129,7 @@ class _Destruction:
         self._written: list[Pack] = []
         self._left: dict[str, str] = {}
         self._unreadable: dict[str, str] = {}
+        self._unnamed = unnamed_packs(lake)
         self._back: dict[str, list[bytes]] = {}
         self._recalled = False
 
@@ -177,7 +181,9 @@ class _Destruction:
             known = [] if place is None else [place, *lake.index.copies(chunk)]
             packs.update(place.pack for place in (*known, *self._pending.places(chunk)))
         self._unreadable.clear()
-        for pack in unnamed_packs(lake):
+        for pack in self._unnamed:
+            if lake.index.pack(pack) is not None or self._owners(pack):
+                continue  # it has come to be named since
             try:
                 footer = read_footer(lake.path, pack)
             except IntegrityError as error:
@@ -238,7 +244,7 @@ class _Destruction:
     def _replace(self, kind: PackKind, dataset: str | None, packs: Sequence[Pack]) -> None:
         """Write what packs also hold to new ones; then log entry, index, bytes."""
         lake, marks = self._lake, self._lake.condemned
-        owners = {pack.id: self._owners(pack) for pack in packs}
+        owners = {pack.id: self._owners(pack.id) for pack in packs}
         kept = [
             (pack, {spot_of(at) for chunk, at in pack.places() if chunk not in self._dead})
             for pack in packs
@@ -262,7 +268,7 @@ class _Destruction:
             self._left |= {pack_key(pack.id): str(error) for pack in packs}
             return
         with lake.append_lock, marks.lock:
-            free = [p for p in packs if p.id in marks.packs and self._owners(p) == owners[p.id]]
+            free = [p for p in packs if p.id in marks.packs and self._owners(p.id) == owners[p.id]]
             for pack in packs:
                 row = lake.index.pack(pack.id)
                 if pack not in free or (None if row is None else row.dataset) != dataset:
@@ -283,8 +289,8 @@ class _Destruction:
         for tier in sorted(away):
             self._back.setdefault(tier, []).extend(pack.id for pack in added)
 
-    def _owners(self, pack: Pack) -> list[str]:
-        return self._pending.owners(pack.id)
+    def _owners(self, pack: bytes) -> list[str]:
+        return self._pending.owners(pack)
 
     def _delete(self, pack: Pack) -> None:
         lake = self._lake
@@ -312,6 +318,17 @@ class _Destruction:
 
     def _from_tiers(self) -> None:
         """Delete what tiers have of packs that are gone, whatever the stubs say, and look whether it is."""
+        if not self._lake.tiers.mirroring.acquire(timeout=MIRROR_WAIT_S):
+            self._left["tier warm"] = (
+                "the mirror is being brought up to date; the next run looks again"
+            )
+            return
+        try:
+            self._look_into_tiers()
+        finally:
+            self._lake.tiers.mirroring.release()
+
+    def _look_into_tiers(self) -> None:
         removal = finish_removals(self._lake)
         self._left |= {pack_key(pack): why for pack, why in removal.left.items()}
         for name in sorted(self._lake.tiers):

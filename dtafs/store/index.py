@@ -276,6 +276,11 @@ class Index:
         with self.database.read() as txn:
             return [(key, decode_pack(value)) for key, value in txn.scan("pack")]
 
+    def pack_ids(self) -> set[bytes]:
+        """The ids of all packs that the log names."""
+        with self.database.read() as txn:
+            return {key for key, _value in txn.scan("pack")}
+
     def newest_time_ns(self) -> int:
         """Time of the newest entry applied, 0 in an empty lake."""
         with self.database.read() as txn:

@@ -220,6 +220,15 @@ class Session(RecordsSession):
             pass
         return apply_plan(self.lake, self.actor, plan, self.hold_still, self.gone, progress)
 
+    def freed(
+        self, versions: Sequence[Sequence[Any]], progress: Report | None = None
+    ) -> dict[str, Any]:
+        """What disposing of versions, each as dataset and number, would free."""
+        from dtafs.store.apply import freed
+
+        named = [_converted({"at": v}, _Named).at for v in versions]
+        return freed(self.lake, named, progress)
+
     def hold_still(self, dataset: str, call: Callable[[], None]) -> None:
         """Make a call while nobody changes the staging of a dataset. The daemon overrides this."""
         call()
@@ -302,6 +311,10 @@ class Session(RecordsSession):
                     f"({opener.program}); close it, or commit with --wait"
                 )
             time.sleep(WRITERS_POLL_S)
+
+
+class _Named(msgspec.Struct):
+    at: tuple[str, int]
 
 
 def _converted(value: dict[str, Any], wanted: type[T]) -> T:

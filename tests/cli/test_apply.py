@@ -92,6 +92,18 @@ def test_disposing(run: Commands) -> None:
     assert "was not disposed of" in run.fails(3, "retain", "certificate", "D:v3")
 
 
+def test_a_plan_says_what_it_frees(run: Commands) -> None:
+    rule(run, "--dispose")
+    freed = run.json("retain", "plan")["freed"]
+    assert freed["chunks"] > 10 and freed["size_bytes"] > 10_000
+    assert "that nothing else needs" in run("retain", "plan")
+    assert run.json("retain", "plan", "--no-bytes")["freed"] is None
+    assert run.json("retain", "plan", "--at", "2016-01-01")["freed"]["chunks"] == 0
+    facts = run.json("retain", "apply", "--confirm-clock", now())
+    gone = run.json("retain", "certificate", "D:v1")["destroyed"]["hot"]
+    assert len(facts["disposed"]) == 2 and gone["size_bytes"] == freed["size_bytes"]
+
+
 def test_a_plan_that_has_grown_stale(run: Commands) -> None:
     rule(run, "--dispose")
     run.json("retain", "apply", "--confirm-clock", now(), "--plan", "0" * 64, exit_code=4)
