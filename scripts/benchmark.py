@@ -25,6 +25,7 @@ from scripts.figures import HEAD
 from scripts.mount_figures import large_tree, many_versions, small_changes, watching_memory
 from scripts.read_figures import reading as measure_reading
 from scripts.scale_figures import scaling as measure_scaling
+from scripts.tier_figures import tiering as measure_tiering
 from scripts.write_figures import writing as measure_writing
 
 Row = tuple[str, ...]
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("--writing", action="store_true", help="only writing to a mount")
     parser.add_argument("--scaling", action="store_true", help="only very large and very many")
     parser.add_argument("--disposing", action="store_true", help="only dispositions")
+    parser.add_argument("--tiering", action="store_true", help="only tiers, against SeaweedFS")
     parser.add_argument("--portion", type=float, default=1.0, help="of the sizes of --scaling")
     parser.add_argument(
         "--rounds", type=int, default=3, help="of which reading and writing show the median"
@@ -137,6 +139,14 @@ def disposing(chosen: argparse.Namespace) -> None:
     print("\n" + markdown(HEAD, [figure.row() for figure in figures]), flush=True)
 
 
+def tiering(chosen: argparse.Namespace) -> None:
+    """Moving packs to a bucket, and a lake on an empty machine; needs no root."""
+    with scratch(chosen.scratch) as directory:
+        say(f"packs to a bucket, and a lake with {chosen.versions} versions from one")
+        figures = list(measure_tiering(directory, 4, chosen.versions, chosen.rounds))
+    print("\n" + markdown(HEAD, [figure.row() for figure in figures]), flush=True)
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "storing": storing,
     "mounting": mounting,
@@ -144,6 +154,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "writing": writing,
     "scaling": scaling,
     "disposing": disposing,
+    "tiering": tiering,
 }
 
 

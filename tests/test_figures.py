@@ -18,6 +18,8 @@ from scripts.figures import (
     write_small_files,
 )
 from scripts.served import empty_file
+from scripts.tier_figures import restoring
+from tests.support.object_stores import ObjectStore
 
 
 @pytest.mark.parametrize(
@@ -80,3 +82,14 @@ def test_a_file_system_without_work_accepts_what_is_written(tmp_path: Path) -> N
     with empty_file(tmp_path, 3 << 20) as zeros:
         write_figures._write(zeros, 3 << 20, MIB, sync=True)
         assert read_whole(zeros) == 3 << 20
+
+
+def test_a_lake_is_restored_and_mounted(
+    tmp_path: Path, seaweed_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in seaweed_store.environment().items():
+        monkeypatch.setenv(name, value)
+    figures = list(restoring(tmp_path, seaweed_store, 3))
+    assert [figure.unit for figure in figures] == ["ms", "s", "s"]
+    assert "3 versions on an empty machine" in figures[1].work
+    assert all(figure.value > 0 for figure in figures)

@@ -42,6 +42,7 @@ def tier(lake: Path | None, as_json: bool) -> None:
 @click.option(
     "--storage-class", metavar="NAME", help="For packs: GLACIER, say; of a directory, TAPE."
 )
+@click.option("--mirror-content", is_flag=True, help="Of warm: copy all content there as well.")
 @standard
 def add(
     call: Call,
@@ -51,6 +52,7 @@ def add(
     region: str | None,
     profile: str | None,
     storage_class: str | None,
+    mirror_content: bool,
 ) -> None:
     """Attach a tier: s3://BUCKET/PREFIX, or file:///DIRECTORY.
 
@@ -61,7 +63,12 @@ def add(
     from dtafs.store.tiers.settings import settled
 
     settings = TierSettings(
-        url, endpoint=endpoint, region=region, profile=profile, storage_class=storage_class
+        url,
+        endpoint=endpoint,
+        region=region,
+        profile=profile,
+        storage_class=storage_class,
+        mirror_content=mirror_content,
     )
     if url:  # the endpoint may be in this environment and not in that of the daemon
         settings = settled(name, settings, os.environ)
@@ -72,7 +79,7 @@ def add(
 
 def _given(settings: TierSettings) -> dict[str, Any]:
     """The keys that are said, as a table."""
-    names = ("url", "endpoint", "region", "profile", "storage_class")
+    names = ("url", "endpoint", "region", "profile", "storage_class", "mirror_content")
     values = {name: getattr(settings, name) for name in names}
     return {name: value for name, value in values.items() if value}
 

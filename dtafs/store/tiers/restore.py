@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,6 +53,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 WORKERS = 16
+WHOLE_BYTES = 4 << 20
+"""A pack up to this size without a footer in the mirror is most likely metadata: one request, not four."""
+
 ATTEMPTS = 3
 """Times that an object is fetched whose bytes are wrong: the network may have altered them."""
 
@@ -106,7 +110,8 @@ def restore(
     disk.sync_everything()
     disk.put_new(path / SUPERBLOCK_KEY, data)
     disk.unlink(path / UNFINISHED)
-    reindexed = reindex_at(path)
+    with _unlogged("dtafs.store.replay"):  # what it misses is in `problems`
+        reindexed = reindex_at(path)
     return {
         "lake": superblock.lake,
         "path": str(path),
@@ -116,6 +121,16 @@ def restore(
         "versions": reindexed["rows"]["version"],
         "seconds": round(time.monotonic() - started_s, 3),
     }
+
+
+@contextlib.contextmanager
+def _unlogged(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _superblock_of(tier: Tier, public_key: str | None) -> tuple[Superblock, bytes]:
@@ -202,6 +217,12 @@ class _Restore:
         lost = [pack for pack in wanted if pack not in known and pack not in held]
         content = [pack for pack in wanted if (self._disk.root / stub_key(pack)).exists()]
         away = [pack for pack in content if pack in held]
+        if len(away) < len(content):
+            gone = [pack.hex() for pack in content if pack not in held]
+            self.problems.append(
+                f"{len(gone)} of {len(content)} content packs are in none of the tiers that were given, such "
+                f"as {gone[0]}: what they held cannot be read"
+            )
         return {
             "datasets": len({one.entry.dataset for one in entries if one.entry.kind == "created"}),
             "entries": len(entries),
@@ -261,21 +282,26 @@ class _Restore:
         if stub is None:
             self.problems.append(f"pack {pack.hex()} cannot be read from tier {MIRROR}")
             return
-        if not copies:
-            self.problems.append(f"content pack {pack.hex()} is in no tier: what it held is lost")
         self._write(stub_key(pack), encode_stub(stub._replace(copies=copies)))
 
     def _stub_or_pack(self, pack: bytes, size: int) -> Stub | None:
         """The stub of a content pack; of a metadata pack None, and it is written."""
         key = pack_key(pack)
-        ends = read_ends(lambda offset, length: self._mirror.read(key, offset, length), size)
+        whole = self._mirror.read(key) if size <= WHOLE_BYTES else b""
+
+        def read(offset: int, length: int) -> bytes:
+            if whole:
+                return whole[offset : offset + length]
+            return self._mirror.read(key, offset, length)
+
+        ends = read_ends(read, size)
         stub = _checked(Stub(pack, size, ends, {}))
         if decode_ends(ends, size)[0] == PackKind.CONTENT:
             return stub
-        data = self._mirror.read(key)
-        if hashlib.sha256(data).digest() != pack:
+        whole = whole or self._mirror.read(key)
+        if hashlib.sha256(whole).digest() != pack:
             raise IntegrityError(f"pack {pack.hex()} has not the bytes that its name says")
-        self._write(key, data)
+        self._write(key, whole)
         return None
 
     def _sound(self, fetch: Callable[[], T]) -> T | None:

@@ -29,7 +29,7 @@ COLD_CLASS = {"s3": "GLACIER", "file": "TAPE"}
 """What a tier that is called cold is, unless it is said: an archive."""
 
 REGION = "us-east-1"
-ORDER = ("url", "endpoint", "region", "profile", "storage_class")
+ORDER = ("url", "endpoint", "region", "profile", "storage_class", "mirror_content")
 
 
 class Address(NamedTuple):
@@ -148,8 +148,8 @@ def with_tier(path: Path, text: bytes, name: str, settings: TierSettings) -> byt
     lines = [f"[tiers.{check_tier_name(name)}]"]
     for key in ORDER:
         value = getattr(settings, key)
-        if value is not None:
-            lines.append(f"{key} = {_toml_string(value)}")
+        if value:
+            lines.append(f"{key} = {'true' if value is True else _toml_string(value)}")
     before = text if not text or text.endswith(b"\n") else text + b"\n"
     grown = before + (b"\n" if before else b"") + ("\n".join(lines) + "\n").encode()
     parse_config(path, grown)
