@@ -47,7 +47,7 @@ def apply(call: Call, plan: str | None, confirm_clock: str | None, reason: str) 
         if confirm_clock is not None:
             session.confirm_clock(confirm_clock, reason)
         facts = session.apply(plan, report)
-    unfinished = {**facts["left"], **facts["not_archived"]}
+    unfinished = {**facts["left"], **facts["not_archived"], **facts["not_locked"]}
     if unfinished:
         if not call.as_json:
             for line in _lines(facts):

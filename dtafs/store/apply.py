@@ -23,6 +23,7 @@ from dtafs.store.archive import archive
 from dtafs.store.counting import counting
 from dtafs.store.dispose import Done, Hooks, Order, dispose
 from dtafs.store.index import VersionRow
+from dtafs.store.locks import follow_lattice
 from dtafs.store.progress import Report
 from dtafs.store.retention import clock_doubt, plan_items, still_due
 from dtafs.store.retention_facts import Standing
@@ -66,11 +67,13 @@ def apply_plan(
         )
     done = _dispose(lake, actor, items, tally.digest, hold_still, gone, report)
     archived, left = archive(lake, actor, [i for i in items if i.action == "archive"], report)
+    unlocked = follow_lattice(lake, lake.now_ns())
     return {
         "at": format_time(now_ns),
         "plan": tally.digest,
         "archived": [item_facts(item) for item in archived],
         "not_archived": left,
+        "not_locked": unlocked,
         "disposed": [f"{ref.dataset}:v{ref.version}" for ref in done.disposed],
         "destroyed_packs": len(done.destroyed),
         "destroyed_bytes": done.size_bytes,

@@ -25,6 +25,7 @@ from dtafs.store.tiers.answers import Answer, StaleCredentials, failure_of, pars
 from dtafs.store.tiers.credentials import Credentials
 from dtafs.store.tiers.patience import Passing, Patience, Retrying
 from dtafs.store.tiers.signed import Reply, Target, request
+from dtafs.store.tiers.versions import delete_versions
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -126,9 +127,13 @@ class Bucket:
         )
 
     def delete(self, key: str) -> None:
-        """Remove an object; one that is absent is fine, a bucket that is absent is not."""
-        if self.request("DELETE", key, expect=(404,)).status == 404:
+        """Remove an object, with all its versions; one that is absent is fine, a bucket that is absent
+        is not. RefusedError when it is locked."""
+        reply = self.request("DELETE", key, expect=(404,))
+        if reply.status == 404:
             self.require()
+        if "x-amz-version-id" in reply.headers or "x-amz-delete-marker" in reply.headers:
+            delete_versions(self, key)
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Every object below a prefix that ends in a slash, or is empty, with its size."""
