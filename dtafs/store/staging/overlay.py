@@ -148,9 +148,16 @@ class Overlay:
     def load_rows(self, view: View, inos: list[int]) -> None:
         """Look up together the rows that `find_row` will be asked for."""
         for ino in inos:
+            self.load_row(view, ino)
+
+    def load_row(self, view: View, ino: int) -> InodeRow | None:
+        """`find_row` in a view."""
+        row = self._rows.get(ino)
+        if row is None:
             row = self.peek_in(view, ino)
             if row is not None:
                 self._keep_row(row)
+        return row
 
     def _keep_row(self, row: InodeRow) -> None:
         if len(self._rows) >= ROWS_CACHED:

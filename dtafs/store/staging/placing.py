@@ -273,7 +273,7 @@ def _through_rows(overlay: Overlay, path: Path) -> tuple[Node | None, Path]:
             if data is None:
                 return node, path[at:]
             ino = decode_dentry(data).ino
-            node = overlay.virtuals.get(ino) or overlay.peek_in(view, ino)
+            node = overlay.virtuals.get(ino) or overlay.load_row(view, ino)
             if node is None:
                 break
     return node, ()

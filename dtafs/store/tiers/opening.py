@@ -1,8 +1,8 @@
 """The tiers that this host knows of one lake, each opened when it is first used.
 
-The client of object stores takes a quarter of a second to import, so it is imported only then. A tier is
-used only after its copy of `lake.json` was compared with the lake's: a table that names the bucket of
-another lake would mix the two.
+The client of object stores takes a quarter of a second to import, and every command opens a lake, so
+what a kind of tier needs is imported only then. A tier is used only after its copy of `lake.json` was
+compared with the lake's: a table that names the bucket of another lake would mix the two.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from dtafs.errors import DtafsError, IntegrityError, NotFoundError, RefusedError
 from dtafs.store.config import TierSettings
 from dtafs.store.durable import Disk
 from dtafs.store.tiers.base import Tier
-from dtafs.store.tiers.credentials import find_credentials
-from dtafs.store.tiers.directory import DirectoryTier
 from dtafs.store.tiers.patience import SHORT, Counters, Patience, Retrying
 from dtafs.store.tiers.settings import ARCHIVES, COLD, COLD_CLASS, parse_url, settled
 from dtafs.store.tiers.state import Capabilities, add_counts, read_state
@@ -50,12 +48,15 @@ def open_tier(
     patience = patience or Patience(timeout_s=settings.timeout_s)
     retrying = Retrying(name, patience, Counters())
     if address.scheme == "file":
+        from dtafs.store.tiers.directory import DirectoryTier
+
         archive = settings.storage_class is not None
         tier: Tier = DirectoryTier(
             name, Path(address.path), archive=archive, recall_days=settings.recall_days
         )
         return OpenTier(tier, retrying)
     from dtafs.store.tiers.bucket import Bucket
+    from dtafs.store.tiers.credentials import find_credentials
     from dtafs.store.tiers.s3 import S3Tier
     from dtafs.store.tiers.signed import Target, check_endpoint
 
