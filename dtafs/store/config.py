@@ -16,7 +16,7 @@ CONFIG_LIMIT_BYTES = 1024 * 1024
 class Cache(Struct, frozen=True, forbid_unknown_fields=True):
     """Memory for decoded data, and room for data of other tiers, in MiB."""
 
-    frames_mib: int = 48
+    frames_mib: int = 32
     """Decoded frames: reading on in a frame that is here costs no decompression."""
     nodes_mib: int = 8
     """Encoded size of the metadata nodes kept decoded; they take about six times as much memory."""

@@ -2,7 +2,9 @@
 
 Two environment variables say where: `KILL_AT` is a `Point` as text, and nothing is counted before
 the file `KILL_WHEN` exists. The operations are those of the only two doors to the disk: the
-primitives of `Disk`, and `commit` of an LMDB environment. A killed daemon says so on stderr.
+primitives of `Disk`, and `commit` of an LMDB environment. A killed daemon says so on stderr. What only
+a commit of very much does is done by small ones here: its nodes go by the disk, and the rows of its
+chunks to the index in txns of their own.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dtafs.cli.daemon import main
+from dtafs.store import index, spool
 from dtafs.store.database import Database
 from dtafs.store.durable import Disk
 
 PRIMITIVES = ("write", "truncate", "sync", "sync_directory", "link", "rename", "remove")
 BEFORE, HALFWAY, AFTER = "before", "halfway", "after"
 SAID = b"killed at"
+ROWS_AT_ONCE, GATHERED_ROWS, HELD_BYTES = 3, 10, 100
 
 
 class Point(NamedTuple):
@@ -102,5 +106,7 @@ if __name__ == "__main__":
     killer = Killer(point_of(os.environ["KILL_AT"]), Path(os.environ["KILL_WHEN"]))
     for primitive in PRIMITIVES:
         setattr(Disk, primitive, killer.around(primitive, getattr(Disk, primitive)))
+    vars(index).update(ROWS_AT_ONCE=ROWS_AT_ONCE, GATHERED_ROWS=GATHERED_ROWS)
+    vars(spool).update(HELD_BYTES=HELD_BYTES)
     Database.write = killer.around_commit(Database.write)  # type: ignore[method-assign]
     main()

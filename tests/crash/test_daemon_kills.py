@@ -60,6 +60,8 @@ POINTS = (
     Point("link", "log/", AFTER),
     Point("commit", "index", BEFORE),
     Point("commit", "index", AFTER),
+    Point("commit", "index", AFTER, 2),
+    Point("commit", "index", AFTER, 3),
 )
 """Where a daemon dies that has just been mounted."""
 POINTS_OF_A_START = (
