@@ -14,12 +14,19 @@ import sys
 from importlib import import_module
 from typing import NoReturn
 
+from dtafs.errors import EXIT_INTERRUPTED
+
 
 def start(module: str, group: str, program: str) -> NoReturn:
     """Run the command line of this process with a click group, and end the process."""
     gc.disable()  # `run_program` goes on with the collection of garbage
-    commands = getattr(import_module(module), group)
-    end(import_module("dtafs.cli.base").run_program(commands, program))
+    try:
+        commands = getattr(import_module(module), group)
+        code = import_module("dtafs.cli.base").run_program(commands, program)
+    except KeyboardInterrupt:  # while modules were loaded: `run_program` says it of all after that
+        sys.stderr.write(f"{program}: interrupted\n")
+        code = EXIT_INTERRUPTED
+    end(code)
 
 
 def end(code: int) -> NoReturn:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dtafs.errors import BusyError, RefusedError, StorageFullError
-from dtafs.store import packs
+from dtafs.store import packfiles, packs
 from dtafs.store.lake import Lake
 from dtafs.store.lock import WriterLock
 from dtafs.store.packfiles import PackFiles
@@ -28,6 +28,7 @@ def test_a_pack_that_may_not_be_read_is_not_damaged(
 ) -> None:
     """Else a replay by the wrong user would leave the pack's chunks out of the index for good."""
     monkeypatch.setattr(packs, "open_for_reading", _refuse)
+    monkeypatch.setattr(packfiles, "open_for_reading", _refuse)
     with pytest.raises(RefusedError):
         read_footer(tmp_path, bytes(32))
     with pytest.raises(RefusedError):

@@ -112,3 +112,16 @@ def test_a_pipe_that_closes_is_no_error(tmp_path: Path) -> None:
     os.close(writer)
     assert done.stderr == b""
     assert done.returncode in (0, 141)
+
+
+def test_an_interruption_while_modules_load_is_said_without_a_traceback() -> None:
+    program = (
+        "import sys, dtafs.cli.start as start\n"
+        "def interrupted(name): raise KeyboardInterrupt\n"
+        "start.import_module = interrupted\n"
+        "start.start('dtafs.cli.commands', 'ctl', 'dtafsctl')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, b"dtafsctl: interrupted\n")
