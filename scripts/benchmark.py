@@ -24,6 +24,7 @@ from scripts.disposal_figures import disposing as measure_disposing
 from scripts.figures import HEAD
 from scripts.mount_figures import large_tree, many_versions, small_changes, watching_memory
 from scripts.read_figures import reading as measure_reading
+from scripts.records_figures import records as measure_records
 from scripts.scale_figures import scaling as measure_scaling
 from scripts.tier_figures import tiering as measure_tiering
 from scripts.write_figures import writing as measure_writing
@@ -65,7 +66,12 @@ def main() -> None:
     parser.add_argument("--scaling", action="store_true", help="only very large and very many")
     parser.add_argument("--disposing", action="store_true", help="only dispositions")
     parser.add_argument("--tiering", action="store_true", help="only tiers, against SeaweedFS")
-    parser.add_argument("--portion", type=float, default=1.0, help="of the sizes of --scaling")
+    parser.add_argument(
+        "--records", action="store_true", help="only plans of retention over many versions"
+    )
+    parser.add_argument(
+        "--portion", type=float, default=1.0, help="of the sizes of --scaling and --records"
+    )
     parser.add_argument(
         "--rounds", type=int, default=3, help="of which reading and writing show the median"
     )
@@ -147,6 +153,13 @@ def tiering(chosen: argparse.Namespace) -> None:
     print("\n" + markdown(HEAD, [figure.row() for figure in figures]), flush=True)
 
 
+def records(chosen: argparse.Namespace) -> None:
+    """Plans of retention."""
+    with scratch(chosen.scratch) as directory:
+        figures = measure_records(directory, chosen.portion, say)
+    print("\n" + markdown(HEAD, [figure.row() for figure in figures]), flush=True)
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "storing": storing,
     "mounting": mounting,
@@ -155,6 +168,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "scaling": scaling,
     "disposing": disposing,
     "tiering": tiering,
+    "records": records,
 }
 
 

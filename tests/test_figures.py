@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import read_figures, write_figures
+from scripts import read_figures, records_figures, write_figures
 from scripts.figures import (
     HEAD,
     MIB,
@@ -59,6 +59,12 @@ def test_inputs_do_not_repeat_themselves(tmp_path: Path) -> None:
     assert len(contents) == len(set(contents)) == 100
     assert all(content.count(b"\n") == 60 for content in contents)
     read_tree(tmp_path / "small")
+
+
+def test_figures_of_retention_come_from_a_lake_in_small(tmp_path: Path) -> None:
+    figures = records_figures.records(tmp_path, 0.001, lambda _: None)
+    assert len(figures) == 4 and all(len(figure.row()) == len(HEAD) for figure in figures)
+    assert figures[0].value < 10 and figures[2].value < 1
 
 
 def test_a_repeated_day_has_another_year() -> None:

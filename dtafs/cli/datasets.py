@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtafs.cli.base import Call, standard
-from dtafs.cli.words import fields, time_text, verified_text, version_fields
+from dtafs.cli.words import ever_text, fields, time_text, verified_text, version_fields
 from dtafs.core.names import LAKE_LOG
 from dtafs.store.compare import printable
 
@@ -182,9 +182,18 @@ def _whole_version(lake: Lake, row: VersionRow) -> dict[str, Any]:
         "transform": msgspec.to_builtins(manifest.transform),
         "packs": list(manifest.packs),
         "sequence": row.sequence,
+        "retention": _retention_facts(lake, row),
         "lake": lake.superblock.lake,
         "public_key": lake.superblock.public_key,
     }
+
+
+def _retention_facts(lake: Lake, row: VersionRow) -> dict[str, Any]:
+    """Until when a version is kept, and what decides."""
+    from dtafs.store.retention import decision_facts
+    from dtafs.store.retention_facts import Standing
+
+    return decision_facts(Standing(lake.index).decide(row, lake.clock()))
 
 
 def _verified_facts(lake: Lake, row: VersionRow) -> dict[str, Any]:
@@ -210,12 +219,18 @@ def _whole_version_fields(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Made from", "\n".join(sources) or "nothing that was recorded"),
         ("Made by", made_by),
         ("Previous", facts["parent"] or "none"),
+        ("Kept", f"{ever_text(facts['retention']['keep_until'])}: {_why_kept(facts)}"),
+        ("On hold", ", ".join(facts["retention"]["holds"]) or "no"),
         ("Root node", facts["root"]),
         ("New packs", str(len(facts["packs"]))),
         ("Log entry", str(facts["sequence"])),
         ("Signed with", facts["public_key"]),
         *([("Verified", verified_text(facts["verified"]))] if "verified" in facts else []),
     ]
+
+
+def _why_kept(facts: dict[str, Any]) -> str:
+    return printable(facts["retention"]["reasons"][0]["text"])
 
 
 def transform_text(transform: dict[str, Any]) -> str:

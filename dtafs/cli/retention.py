@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dtafs.cli.base import CONTEXT, Call, LazyGroup, Place, group_options, standard
-from dtafs.cli.words import count_text, fields, size_text, table, time_text
+from dtafs.cli.words import count_text, ever_text, fields, size_text, table, time_text
 from dtafs.store.compare import printable
 
 PLACES = {
@@ -38,7 +38,7 @@ def explain(call: Call, version: str, at: str | None) -> None:
     from dtafs.store.retention import explain as explained
 
     with call.reading() as lake:
-        now_ns = lake.now_ns() if at is None else parse_time(at)
+        now_ns = lake.clock() if at is None else parse_time(at)
         facts = explained(lake, lake.resolve(version), now_ns)
     call.answer(facts, fields(_explained(facts)))
 
@@ -69,11 +69,6 @@ FATES = {
 }
 
 
-def ever_text(text: str) -> str:
-    """A time to the second, or `for ever`."""
-    return f"{time_text(text)} UTC" if text[:1].isdigit() else text
-
-
 @click.command()
 @click.option("--at", metavar="TIME", help="Simulate another day than today.")
 @click.option(
@@ -91,7 +86,7 @@ def plan(call: Call, at: str | None, measured: bool | None) -> None:
     from dtafs.store.retention import clock_doubt, plan_items
 
     with call.reading() as lake:
-        now_ns = lake.now_ns() if at is None else parse_time(at)
+        now_ns = lake.clock() if at is None else parse_time(at)
         tally = Tally()
         items = [item_facts(item) for item in plan_items(lake, now_ns, tally)]
         doubt = clock_doubt(lake, lake.clock())

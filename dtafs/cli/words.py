@@ -53,6 +53,11 @@ def time_text(text: str) -> str:
     return text[:19].replace("T", " ")
 
 
+def ever_text(text: str) -> str:
+    """A time to the second, or `for ever`."""
+    return f"{time_text(text)} UTC" if text[:1].isdigit() else text
+
+
 def verified_text(facts: dict[str, Any]) -> str:
     """When packs were last read and found sound, the oldest of them."""
     parts = []

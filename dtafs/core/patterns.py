@@ -25,6 +25,7 @@ _ONE = "\0"
 
 _SPECIAL = frozenset("*?[]{}\\")
 _TOKEN = re.compile(r"\\.|\*+|.")
+_HEAD = re.compile(r"[^*?\\]*")
 _STARS = re.compile(r"\*+")
 _FORBIDDEN = re.compile(
     r"^(?:\\[*?\[\]{}\\]|[^\\/:@\[\]{}])*+(?:\\(?:[^*?\[\]{}\\]|$)|[/:@\[\]{}])"
@@ -120,6 +121,12 @@ def _unescaped(text: str) -> list[str]:
         else:
             parts[-1] += _ONE if token == ONE else token[-1]
     return parts
+
+
+def may_match(text: str, name: str) -> bool:
+    """False where the first characters of a pattern show that it does not match: a quick look."""
+    head = _HEAD.match(text)
+    return head is None or name.startswith(head[0])
 
 
 def escape(name: str) -> str:

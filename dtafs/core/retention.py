@@ -125,11 +125,14 @@ class Decision(NamedTuple):
 
 
 def start_of(active: ActiveRule, version: VersionFacts, events: Events) -> int | None:
-    """When the period of a rule begins for a version; None when it has not."""
+    """When the period of a rule begins for a version: never before its commit; None when it has not."""
     if active.event is not None:
-        happened = events.of(active.event, version.number)
-        return None if happened is None else max(happened, version.committed_ns)
-    return version.committed_ns if active.rule.cutoff.start == COMMITTED else version.superseded_ns
+        start = events.of(active.event, version.number)
+    elif active.rule.cutoff.start == COMMITTED:
+        start = version.committed_ns
+    else:
+        start = version.superseded_ns
+    return None if start is None else max(start, version.committed_ns)
 
 
 def cutoff_of(active: ActiveRule, version: VersionFacts, events: Events) -> int | None:
@@ -138,19 +141,39 @@ def cutoff_of(active: ActiveRule, version: VersionFacts, events: Events) -> int 
     return None if start is None else end_of(start, active.period)
 
 
-def all_over(
-    version: VersionFacts, rules: Iterable[ActiveRule], events: Events, now_ns: int
-) -> bool:
-    """Whether a rule disposes of a version and the cutoffs of all that do are over: what is left to
-    ask is what blocks it. As `decide` has it, without words."""
-    found = False
-    for active in rules:
-        if active.rule.action == DISPOSE and active.concerns(version.tags):
-            until_ns = cutoff_of(active, version, events)
-            if until_ns is None or until_ns > now_ns:
-                return False
-            found = True
-    return found
+class RuleSet:
+    """The rules that concern versions of one dataset with the same tags, sorted out once for them all."""
+
+    __slots__ = ("approvals", "disposing", "others", "soonest_ns")
+
+    def __init__(self, rules: Iterable[ActiveRule]) -> None:
+        """`rules` are those whose pattern and tags fit."""
+        self.disposing: list[ActiveRule] = []
+        self.others: list[ActiveRule] = []
+        for active in rules:
+            (self.disposing if active.rule.action == DISPOSE else self.others).append(active)
+        # The longest first: if it is not over, nothing else needs to be asked.
+        self.disposing.sort(key=lambda active: -active.shortest_ns)
+        self.others.sort(key=lambda active: active.shortest_ns)
+        self.approvals = max((active.rule.approvals for active in self.disposing), default=0)
+        soonest = [active.shortest_ns for active in (self.disposing[:1] + self.others[:1])]
+        self.soonest_ns = min(soonest, default=None)
+        """Of nothing that was committed less long ago anything is due."""
+
+
+def latest_cutoff(
+    version: VersionFacts, rules: RuleSet, events: Events, now_ns: int
+) -> tuple[int, ActiveRule] | None:
+    """The latest cutoff of the rules that dispose of a version, and whose it is, if there are such rules
+    and all of their cutoffs are over: what is left to ask is what blocks it."""
+    latest: tuple[int, ActiveRule] | None = None
+    for active in rules.disposing:
+        until_ns = cutoff_of(active, version, events)
+        if until_ns is None or until_ns > now_ns:
+            return None
+        if latest is None or (-until_ns, active.name) < (-latest[0], latest[1].name):
+            latest = until_ns, active
+    return latest
 
 
 def decide(
@@ -174,7 +197,7 @@ def decide(
         if active.rule.action == DISPOSE and active.concerns(version.tags)
     ]
     keeping.sort(key=lambda pair: (pair[0] is not None, -(pair[0] or 0), pair[1].name))
-    reasons = [_hold_reason(hold) for hold in sorted(holds, key=lambda hold: hold.held.name)]
+    reasons = hold_reasons(holds)
     reasons += [_rule_reason(active, until, version) for until, active in keeping]
     if not keeping:
         text = "no rule disposes of it, so it is kept for ever"
@@ -188,6 +211,11 @@ def decide(
     blocked = bool(holds) or len(approvers) < needed
     fate: Fate = "blocked" if blocked else "due"
     return Decision(fate, end_ns, tuple(reasons), deciding, needed, approvers)
+
+
+def hold_reasons(holds: Sequence[ActiveHold]) -> list[Reason]:
+    """What holds have to say, by their names."""
+    return [_hold_reason(hold) for hold in sorted(holds, key=lambda hold: hold.held.name)]
 
 
 def _hold_reason(hold: ActiveHold) -> Reason:

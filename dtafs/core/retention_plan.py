@@ -16,15 +16,16 @@ from dtafs.core.names import format_time
 from dtafs.core.records import VersionRef
 from dtafs.core.retention import (
     ActiveHold,
-    ActiveRule,
     Approval,
     Deed,
     Events,
+    RuleSet,
     VersionFacts,
-    all_over,
+    agreeing,
     archiving,
-    decide,
     deeds,
+    hold_reasons,
+    latest_cutoff,
     notifying,
 )
 from dtafs.core.values import Actor
@@ -72,27 +73,20 @@ class Lookups(NamedTuple):
 
 
 def plan_version(
-    version: VersionFacts,
-    rules: Sequence[ActiveRule],
-    events: Events,
-    ask: Lookups,
-    now_ns: int,
+    version: VersionFacts, rules: RuleSet, events: Events, ask: Lookups, now_ns: int
 ) -> Iterator[Item]:
-    """What is to be done with one version; nothing where it is kept as it is.
-
-    `rules` are those whose pattern its dataset matches.
-    """
+    """What is to be done with one version; nothing where it is kept as it is. As `decide` has it."""
     # Of most versions nothing is due, which this tells without looking at calendars.
-    past_ns = now_ns - version.committed_ns
-    near = [rule for rule in rules if rule.shortest_ns <= past_ns and rule.concerns(version.tags)]
-    if version.disposed or not near:
+    soonest_ns = rules.soonest_ns
+    if version.disposed or soonest_ns is None or soonest_ns > now_ns - version.committed_ns:
         return
-    if all_over(version, rules, events, now_ns):
-        item = _disposition(version, rules, events, ask, now_ns)
+    latest = latest_cutoff(version, rules, events, now_ns)
+    if latest is not None:
+        item = _disposition(version, rules.approvals, Deed(latest[1], latest[0]), ask)
         yield item
         if item.action == "dispose":
             return
-    due = deeds(version, near, events, now_ns)
+    due = deeds(version, rules.others, events, now_ns) if rules.others else ()
     sent = archiving(due, ask.sent_to(version)) if due else None
     if sent is not None:
         yield _item("archive", version, sent)
@@ -115,29 +109,20 @@ def _item(action: Action, version: VersionFacts, deed: Deed) -> Item:
     )
 
 
-def _disposition(
-    version: VersionFacts,
-    rules: Sequence[ActiveRule],
-    events: Events,
-    ask: Lookups,
-    now_ns: int,
-) -> Item:
+def _disposition(version: VersionFacts, needed: int, deed: Deed, ask: Lookups) -> Item:
     """The disposition of a version whose cutoffs are all over, or what blocks it."""
-    holds, approvals = ask.holds(version), ask.approvals(version)
-    decision = decide(version, rules, holds, events, approvals, now_ns)
-    assert decision.rule is not None
-    until_ns = next(reason.until_ns for reason in decision.reasons if reason.kind == "rule")
-    assert until_ns is not None
-    blocked = [reason.text for reason in decision.reasons if reason.kind == "hold"]
-    needed = decision.approvals_needed
-    missing = needed - len(decision.approvers)
+    blocked = [reason.text for reason in hold_reasons(ask.holds(version))]
+    approvers = agreeing(deed.active, version, ask.approvals(version)) if needed else ()
+    missing = needed - len(approvers)
     if missing > 0:
         blocked.append(f"{missing} of {needed} approvals by other persons are missing")
     obstacle = ask.obstacle(version)
     if obstacle is not None:
         blocked.append(obstacle)
-    item = _item("blocked" if blocked else "dispose", version, Deed(decision.rule, until_ns))
-    return item._replace(blocked_by=tuple(blocked), approvers=decision.approvers)
+    item = _item("blocked" if blocked else "dispose", version, deed)
+    if not blocked and not approvers:
+        return item
+    return item._replace(blocked_by=tuple(blocked), approvers=approvers)
 
 
 class Tally:

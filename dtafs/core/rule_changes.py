@@ -4,7 +4,7 @@ rules that commands hold to."""
 from __future__ import annotations
 
 from dtafs.core.patterns import parse_pattern
-from dtafs.core.records import COMPLIANCE, DISPOSE, Held, Rule
+from dtafs.core.records import COMPLIANCE, DISPOSE, Rule
 
 
 def why_not_changed(old: Rule, new: Rule | None) -> str | None:
@@ -47,11 +47,8 @@ def why_shorter(old: Rule, new: Rule | None) -> str | None:
     return None
 
 
-def why_not_released(held: Held, custodian: str) -> str | None:
-    """Why somebody may not end a hold; None when it is theirs."""
-    if custodian == held.custodian:
+def why_not_released(name: str, of: str, custodian: str) -> str | None:
+    """Why somebody may not end a hold that is in the custody `of` somebody; None when it is theirs."""
+    if custodian == of:
         return None
-    return (
-        f"hold {held.name!r} is in the custody of {held.custodian!r}: only on their behalf can it be "
-        "released"
-    )
+    return f"hold {name!r} is in the custody of {of!r}: only on their behalf can it be released"

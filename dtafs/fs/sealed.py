@@ -21,7 +21,8 @@ from dtafs.fs.attributes import MOVING_TIMEOUT_S, Attributes, sealed_attributes
 from dtafs.fs.inodes import SEALED_BASE, group_number, sealed_number, split_sealed
 from dtafs.fs.nodes import NodeReader
 from dtafs.fs.readahead import ReadAheadPool, SealedReader
-from dtafs.fs.xattrs import TIER, sealed_xattrs
+from dtafs.fs.retained import Retained
+from dtafs.fs.xattrs import RETAINED, TIER, is_described, retained_xattrs, sealed_xattrs
 from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
 from dtafs.store.objects import ColdNode
@@ -78,6 +79,7 @@ class SealedArea(Area):
     ) -> None:
         self._lake = lake
         self._nodes = nodes
+        self._retained = Retained(lake, nodes.limiter)
         self._pool = pool
         self._version_of = version_of
         self._directory_of = directory_of
@@ -161,7 +163,10 @@ class SealedArea(Area):
 
     async def get_xattr(self, ino: int, name: bytes) -> bytes:
         version, place = await self._nodes.run(self._find, ino)
-        value = sealed_xattrs(version.row, place.entry).get(name)
+        said = sealed_xattrs(version.row, place.entry)
+        if name in RETAINED and is_described(place.entry):
+            said |= retained_xattrs(await self._retained.of(version.row))
+        value = said.get(name)
         if value is None:
             refuse(errno.ENODATA)
         if name == TIER and place.entry.kind == Kind.FILE and self._lake.tiers:
@@ -173,7 +178,10 @@ class SealedArea(Area):
 
     async def list_xattrs(self, ino: int) -> list[bytes]:
         version, place = await self._nodes.run(self._find, ino)
-        return sorted(sealed_xattrs(version.row, place.entry))
+        said = sealed_xattrs(version.row, place.entry)
+        if is_described(place.entry):
+            said |= retained_xattrs(await self._retained.of(version.row))
+        return sorted(said)
 
     def dots(self, version: Version, place: Place) -> tuple[Attributes, Attributes]:
         """What a listing says of `.` and `..`: only the numbers count."""

@@ -6,6 +6,8 @@
 | user.dtafs.version | DATASET:vN |
 | user.dtafs.manifest | SHA-256 of the version's manifest: the version's hash |
 | user.dtafs.tier | where the bytes are: `hot`, or the tiers that a reader depends on, with commas |
+| user.dtafs.retain_until | until when rules and holds keep the version: a time, or `for ever` |
+| user.dtafs.holds | the holds on it, with commas, if there are any |
 | user.dtafs.disposed | of a version that was disposed of: the entry of the dataset's log that says so |
 | user.dtafs.lineage | the versions it was made from and how, one a line |
 
@@ -16,6 +18,7 @@ that what a reader finds there was said by the lake.
 from __future__ import annotations
 
 from dtafs.core.values import Entry, Kind, Manifest
+from dtafs.fs.retained import Retention
 from dtafs.store.index import VersionRow
 
 PREFIX = b"user.dtafs."
@@ -24,6 +27,10 @@ TAGS = b"user.dtafs.tags"
 
 TIER = b"user.dtafs.tier"
 HOT = b"hot"
+RETAIN_UNTIL = b"user.dtafs.retain_until"
+HOLDS = b"user.dtafs.holds"
+RETAINED = frozenset({RETAIN_UNTIL, HOLDS})
+"""What changes while the version stays what it is: asked for each time."""
 
 
 def lineage_text(manifest: Manifest) -> str:
@@ -36,10 +43,23 @@ def lineage_text(manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
+def is_described(entry: Entry) -> bool:
+    """Whether the lake gives attributes to an entry."""
+    return entry.kind in (Kind.FILE, Kind.DIRECTORY)
+
+
+def retained_xattrs(retention: Retention | None) -> dict[bytes, bytes]:
+    """The attributes that say how long a version is kept; none of one that was disposed of."""
+    if retention is None:
+        return {}
+    found = {RETAIN_UNTIL: retention.keep_until.encode()}
+    return {**found, HOLDS: retention.holds.encode()} if retention.holds else found
+
+
 def sealed_xattrs(version: VersionRow, entry: Entry) -> dict[bytes, bytes]:
     """All extended attributes of a sealed entry, its own and those of the lake."""
     found = dict(entry.xattrs)
-    if entry.kind not in (Kind.FILE, Kind.DIRECTORY):
+    if not is_described(entry):
         return found
     digest = entry.sha256 if entry.kind == Kind.FILE else entry.ref
     if digest:

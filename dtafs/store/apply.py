@@ -58,7 +58,8 @@ def apply_plan(
         )
     lake.replay()
     tally = Tally()
-    now_ns = lake.now_ns()
+    # Not the time of the log, which is later where the clock was set back: that would dispose early.
+    now_ns = host_ns
     items = list(plan_items(lake, now_ns, tally))
     if plan is not None and plan != tally.digest:
         raise ConflictError(
@@ -120,7 +121,7 @@ def _dispose(
         return [n for n in order.versions if _stands(due[order.dataset, n])]
 
     def _stands(item: Item) -> bool:
-        found = still_due(lake, standing, item, lake.now_ns())
+        found = still_due(lake, standing, item, lake.clock())
         return found is not None and _terms(found) == _terms(item)
 
     return dispose(

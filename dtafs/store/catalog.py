@@ -2,7 +2,9 @@
 
 `datasets`, `versions` and `lineage` are the three tables that records officers' scripts were
 written against, column for column. `tags`, `sources`, `manifests` and `entries` hold what those
-have no column for, and the view `history` joins a version with all that is known of it.
+have no column for, `rules`, `holds`, `events`, `approvals`, `archived` and `dispositions` what the log
+says of retention (`dtafs.store.catalog_records`), and the view `history` joins a version with all that
+is known of it.
 
 A catalog is a function of the log alone, and a log only grows, so the number of entries that it
 reflects (its *generation*) names its content. Each generation is one file,
@@ -28,9 +30,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dtafs.core.entries import LogEntry, decode_manifest, manifest_hash
-from dtafs.core.names import parse_time
+from dtafs.core.record_checks import DECODERS
 from dtafs.core.values import Manifest
 from dtafs.errors import DtafsError, StorageError, StorageFullError, from_os_error
+from dtafs.store.catalog_records import RECORDS_SCHEMA, add_record, sql_time
 
 if TYPE_CHECKING:
     from dtafs.store.lake import Lake
@@ -41,7 +44,7 @@ GENERATIONS_KEPT = 4
 Heads = dict[str, tuple[int, str]]
 """The last entry of each log that is reflected: its number and the hash of its object."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Goes into `PRAGMA user_version`; a file with another one is made anew."""
 
 SCHEMA = """
@@ -143,7 +146,7 @@ class Catalog:
                     raise from_os_error(error, "writing the catalog") from error
                 return done
         with contextlib.closing(_connect(path)) as db:
-            db.executescript(SCHEMA)
+            db.executescript(SCHEMA + RECORDS_SCHEMA)
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         return {}
 
@@ -229,6 +232,8 @@ def add_entry(db: sqlite3.Connection, entry: LogEntry, digest: bytes) -> None:
         _add_version(db, entry, decode_manifest(entry.body))
     elif entry.kind in ("tagged", "untagged"):
         _change_tags(db, entry)
+    elif entry.kind in DECODERS:
+        add_record(db, entry)
 
 
 def _add_version(db: sqlite3.Connection, entry: LogEntry, manifest: Manifest) -> None:
@@ -281,9 +286,3 @@ def _set_tags(
         "FROM tags WHERE ds_id = ?1 AND ver = ?2 ORDER BY tag)) WHERE ds_id = ?1 AND ver = ?2",
         (name, ver),
     )
-
-
-def sql_time(time: str) -> str:
-    """A time of the log as SQLite's own functions write it: `YYYY-MM-DD HH:MM:SS`, UTC."""
-    parse_time(time)
-    return f"{time[:10]} {time[11:19]}"

@@ -246,7 +246,8 @@ def _apply_released(txn: Rows, entry: LogEntry) -> str | None:
     value = txn.get("hold", key)
     if value is None:
         return f"there is no hold {released.name!r} to release"
-    refused = why_not_released(decode_hold_row(value).held, released.custodian)
+    held = decode_hold_row(value).held
+    refused = why_not_released(held.name, held.custodian, released.custodian)
     if refused is not None:
         return refused
     txn.delete("hold", key)

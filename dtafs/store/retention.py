@@ -79,14 +79,12 @@ def plan_items(
 
     ask = Lookups(holds, approvals, sent, obstacle)
     for dataset, versions in all_versions(index):
-        rules = standing.rules_for(dataset)
-        events = standing.events_of(dataset) if rules else None
+        rules, events = standing.rule_sets(dataset), standing.events_of(dataset)
         for version in versions:
             tally.versions += 1
-            if events is not None:
-                for item in plan_version(version, rules, events, ask, now_ns):
-                    tally.add(item)
-                    yield item
+            for item in plan_version(version, rules.of(version.tags), events, ask, now_ns):
+                tally.add(item)
+                yield item
 
 
 def still_due(
@@ -108,7 +106,7 @@ def still_due(
         lambda _version: sent_to(index, row.dataset, row.number),
         obstacle,
     )
-    rules, events = standing.rules_for(row.dataset), standing.events_of(row.dataset)
+    rules, events = standing.rule_sets(row.dataset).of(row.tags), standing.events_of(row.dataset)
     items = plan_version(version, rules, events, ask, now_ns)
     return next((found for found in items if found.action == item.action), None)
 

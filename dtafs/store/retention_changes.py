@@ -204,7 +204,7 @@ def release_hold(
         if row is None:
             near = suggest(name, (hold.name for hold in standing.holds))
             raise NotFoundError(f"there is no hold {name!r}{near}")
-        refused = why_not_released(row.held, custodian)
+        refused = why_not_released(name, row.held.custodian, custodian)
         if refused is not None:
             raise RefusedError(refused)
         return {"hold": name, **_append(lake, Released(name, custodian, reason), actor)}
@@ -239,7 +239,7 @@ def approve(
     if not versions:
         raise UsageError("name the versions whose disposition is approved")
     with lake.append_lock:
-        standing, now_ns = Standing(lake.index), lake.now_ns()
+        standing, now_ns = Standing(lake.index), lake.clock()
         doubt = clock_doubt(lake, lake.clock())
         if doubt is not None:
             raise RefusedError(f"nothing can be approved now: {doubt}")
@@ -270,7 +270,7 @@ def waiting_in_plan(lake: Lake, actor: Actor, digest: str) -> list[tuple[str, in
     ConflictError when the plan of today is another.
     """
     with lake.append_lock:
-        now_ns, tally, standing = lake.now_ns(), Tally(), Standing(lake.index)
+        now_ns, tally, standing = lake.clock(), Tally(), Standing(lake.index)
         items = list(plan_items(lake, now_ns, tally, standing=standing))
         if tally.digest != digest:
             raise ConflictError(

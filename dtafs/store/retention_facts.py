@@ -17,14 +17,12 @@ from dtafs.core.names import parse_time
 from dtafs.core.patterns import Patterns, parse_pattern
 from dtafs.core.records import Held
 from dtafs.core.retention import (
-    NO_EVENTS,
     ActiveHold,
     ActiveRule,
     Approval,
     Decision,
     Events,
     VersionFacts,
-    activate,
     decide,
 )
 from dtafs.errors import IntegrityError
@@ -38,10 +36,10 @@ from dtafs.store.index_records import (
     decode_archived_row,
     decode_event_row,
     decode_hold_row,
-    decode_rule_row,
     split_event_key,
 )
 from dtafs.store.index_rows import version_key
+from dtafs.store.rule_book import RuleBook, RuleSets
 
 PAGE_ROWS = 4_096
 """Versions that are read in one txn; a longer one would make the file grow under a writer."""
@@ -98,19 +96,15 @@ class Standing:
 
     def __init__(self, index: Index) -> None:
         with index.database.read() as txn:
-            self.rules = [decode_rule_row(value) for _key, value in txn.scan("rule")]
+            self.book = RuleBook([value for _key, value in txn.scan("rule")])
             self.holds = [decode_hold_row(value) for _key, value in txn.scan("hold")]
-            own = txn.get("meta", b"own")
-        self._own = own
+            self._own = txn.get("meta", b"own")
         self._index = index
-        self._rules: Patterns[ActiveRule] = Patterns()
-        for row in self.rules:
-            active = activate(row.name, row.rule, row.actor)
-            self._rules.add(parse_pattern(row.rule.datasets), active)
         self._holds: Patterns[Limits] = Patterns()
         for hold in self.holds:
             self._holds.add(parse_pattern(hold.held.scope.datasets), _limits(hold.held))
-        self.uses_events = any(row.rule.cutoff.event is not None for row in self.rules)
+        self._last: tuple[str, list[Limits]] = ("", [])
+        """The dataset that was asked about last, and the holds for it: versions come by dataset."""
         self.follows = any(hold.held.descendants for hold in self.holds)
         """Whether a hold is also on what was made from what it is on."""
 
@@ -121,6 +115,11 @@ class Standing:
             return Standing(index)
         return known if index.database.get("meta", b"own") == known._own else Standing(index)
 
+    @property
+    def rules(self) -> list[RuleRow]:
+        """The rules in force, by name."""
+        return self.book.rows()
+
     def rule(self, name: str) -> RuleRow | None:
         """A rule in force, or None."""
         return next((row for row in self.rules if row.name == name), None)
@@ -130,17 +129,24 @@ class Standing:
         return next((row for row in self.holds if row.name == name), None)
 
     def rules_for(self, dataset: str) -> list[ActiveRule]:
-        """The rules whose pattern matches a dataset."""
-        return self._rules.matching(dataset)
+        """The rules whose pattern matches a dataset, whatever tags they ask for."""
+        return self.book.rules_for(dataset)
+
+    def rule_sets(self, dataset: str) -> RuleSets:
+        """The rules for the versions of a dataset, by their tags."""
+        return RuleSets(self.book, dataset)
 
     def holds_in(self, version: VersionFacts) -> list[Limits]:
         """The holds in whose scope a version is, by itself."""
-        found = self._holds.matching(version.dataset)
+        dataset, found = self._last
+        if dataset != version.dataset:
+            found = self._holds.matching(version.dataset)
+            self._last = version.dataset, found
         return [limits for limits in found if limits.concerns(version)]
 
     def events_of(self, dataset: str) -> Events:
         """When events happened that concern a dataset and its versions."""
-        return events_of(self._index, dataset) if self.uses_events else NO_EVENTS
+        return events_of(self._index, dataset)
 
     def holds_on(self, row: VersionRow) -> list[ActiveHold]:
         """The holds on a version, with those on what it was made from that follow."""

@@ -35,6 +35,9 @@ def test_a_day_of_a_records_officer(versions: Commands) -> None:
     assert "Matter     Doe v. Roe" in run("hold", "list", "WF:v1")
     assert run.json("hold", "list", "WF:v2") == {"holds": []}
     assert "hold 'case' keeps it without end" in run("retain", "explain", "WF:v1")
+    shown = run("show", "WF:v1")
+    assert "Kept         for ever: hold 'case'" in shown and "On hold      case" in shown
+    assert run.json("show", "WF:v2")["retention"]["rule"] == "seven"
     planned = run("retain", "plan", "--at", "2100-01-01")
     assert "0 to dispose, 0 to notify, 2 blocked" in planned and "hold 'case'" in planned
     plan = run.json("retain", "plan", "--at", "2100-01-01")
@@ -46,6 +49,9 @@ def test_a_day_of_a_records_officer(versions: Commands) -> None:
     assert "event closed of WF at 2024-07-04" in run("log")
     run("hold", "release", "case", "--reason", "settled")
     assert run("hold", "list") == "0 holds\n"
+    run("retain", "rule", "add", "seven", *rule[4:], "--datasets", "WF", "--reason", "no approval")
+    freed = run.json("retain", "plan", "--at", "2100-01-01")["freed"]
+    assert freed["chunks"] == 1 and freed["size_bytes"] > 0
     run("retain", "rule", "remove", "seven", "--reason", "a mistake")
     assert run.json("retain", "rule", "list") == {"rules": []}
     assert run.json("check")["findings"] == []

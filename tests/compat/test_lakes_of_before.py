@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from dtafs.core.names import parse_spec
+from dtafs.core.names import LAKE_LOG, parse_spec
+from dtafs.core.records import LAKE_KINDS
 from dtafs.store.check import check
 from dtafs.store.lake import Lake
 from dtafs.store.reindex import dump, reindex, reindex_at
+from dtafs.store.retention_facts import Standing
 from dtafs.store.session import Session
-from tests.fixtures.generate import OTHER, listing, make, tree
+from tests.fixtures.generate import GONE, OTHER, listing, make, tree
 from tests.support.lakes import assert_sound
 from tests.support.small_lakes import ACTOR
 from tests.support.tried import tried
@@ -80,6 +82,27 @@ def test_what_was_not_committed_is_and_versions_go_on(old: Path) -> None:
     assert_sound(old)
 
 
+def test_what_is_kept_and_what_is_gone_is_as_it_was(tmp_path: Path) -> None:
+    """Of the lake with records of retention: the same rules and holds decide the same."""
+    copy = Path(shutil.copytree(FIXTURES / "lake-2", tmp_path / "lake"))
+    (copy / "keys" / "signing.pem").chmod(0o600)
+    with Lake.open(copy) as lake:
+        standing = Standing(lake.index)
+        assert {row.name for row in standing.rules} == {"always", "archive", "gone"}
+        assert [row.name for row in standing.holds] == ["case"]
+        decided = {
+            row.name: standing.decide(row, lake.clock()).fate
+            for dataset in lake.datasets()
+            for row in lake.versions(dataset.name)
+        }
+        kinds = {lake.log.read(LAKE_LOG, n).entry.kind for n in lake.log.sequences(LAKE_LOG)}
+        others = {lake.log.read(GONE, n).entry.kind for n in lake.log.sequences(GONE)}
+    assert kinds == LAKE_KINDS
+    assert {"disposed", "destroyed"} <= others
+    assert decided["gone:v1"] == decided["gone:v2"] == "disposed"
+    assert {fate for name, fate in decided.items() if not name.startswith("gone:v")} == {"kept"}
+
+
 def test_the_generator_makes_what_the_fixture_holds(tmp_path: Path) -> None:
     """Trees and contents are the same; keys, times of entries and so hashes of versions are not."""
     make(tmp_path / "lake")
@@ -90,7 +113,8 @@ def test_the_generator_makes_what_the_fixture_holds(tmp_path: Path) -> None:
         name: one["tags"] for name, one in newest.items()
     }
     for name, one in found.items():
-        was = newest[name]["tree"]
-        assert {path: facts[:2] + facts[3:] for path, facts in one["tree"].items()} == {
+        assert ("disposed" in one) == ("disposed" in newest[name])
+        was = newest[name].get("tree", {})
+        assert {path: facts[:2] + facts[3:] for path, facts in one.get("tree", {}).items()} == {
             path: facts[:2] + facts[3:] for path, facts in was.items()
         }

@@ -195,5 +195,5 @@ def test_compliance_can_be_lengthened() -> None:
 
 def test_only_its_custodian_releases_a_hold() -> None:
     held = Held("h", "ann", "m", "r", Scope())
-    assert why_not_released(held, "ann") is None
-    assert "custody of 'ann'" in (why_not_released(held, "bob") or "")
+    assert why_not_released("h", held.custodian, "ann") is None
+    assert "custody of 'ann'" in (why_not_released("h", held.custodian, "bob") or "")

@@ -15,7 +15,10 @@ from dtafs.errors import IntegrityError
 from dtafs.fs.area import Changes
 from dtafs.fs.attributes import Attributes
 from dtafs.fs.inodes import Region, region_of, split_sealed
+from dtafs.store.retention_changes import place_hold, release_hold, set_rules
 from tests.fs.conftest import CALLER, World
+from tests.support.records import HELD, SEVEN
+from tests.support.small_lakes import ACTOR
 
 
 async def tree(world: World) -> None:
@@ -165,7 +168,11 @@ async def test_attributes_of_the_lake(world: World) -> None:
         "version",
         "manifest",
         "tier",
+        "retain_until",
     }
+    assert await area.get_xattr(ino, b"user.dtafs.retain_until") == b"for ever"
+    with pytest.raises(OSError, match=os.strerror(errno.ENODATA)):
+        await area.get_xattr(ino, b"user.dtafs.holds")
     assert await area.get_xattr(ino, b"user.dtafs.version") == b"D:v1"
     manifest = await area.get_xattr(ino, b"user.dtafs.manifest")
     assert manifest.decode() == row.manifest_sha256.hex()
@@ -173,6 +180,24 @@ async def test_attributes_of_the_lake(world: World) -> None:
     assert (await area.get_xattr(ino, b"user.dtafs.sha256")).decode() == digest
     with pytest.raises(OSError, match=os.strerror(errno.ENODATA)):
         await area.get_xattr(ino, b"user.dtafs.lineage")
+
+
+async def test_attributes_follow_rules_and_holds(world: World) -> None:
+    await tree(world)
+    area = world.namespace.area((await world.at("D/v1/a/b/deep")).ino)
+    ino, link = (await world.at("D/v1/a/b/deep")).ino, (await world.at("D/v1/link")).ino
+    assert await area.get_xattr(ino, b"user.dtafs.retain_until") == b"for ever"
+    set_rules(world.lake, ACTOR, {"seven": SEVEN})
+    until = (await area.get_xattr(ino, b"user.dtafs.retain_until")).decode()
+    assert until[:4].isdigit()
+    place_hold(world.lake, ACTOR, HELD)
+    assert b"user.dtafs.holds" in await area.list_xattrs(ino)
+    assert await area.get_xattr(ino, b"user.dtafs.holds") == b"case"
+    assert await area.get_xattr(ino, b"user.dtafs.retain_until") == b"for ever"
+    assert await area.list_xattrs(link) == []
+    release_hold(world.lake, ACTOR, "case", "settled", "ann")
+    assert b"user.dtafs.holds" not in await area.list_xattrs(ino)
+    assert (await area.get_xattr(ino, b"user.dtafs.retain_until")).decode() == until
 
 
 async def test_sequential_reading_goes_ahead_and_any_order_is_right(world: World) -> None:

@@ -16,6 +16,7 @@ from dtafs.core.quantities import parse_duration_s, parse_size_bytes
 from dtafs.core.values import Actor, Content, Manifest
 from dtafs.errors import IntegrityError, NotFoundError, UsageError
 from dtafs.services.protocol import decode_call, decode_line, encode_line
+from dtafs.store import index_records as records
 from dtafs.store.condemn import read_marks
 from dtafs.store.config import load_config
 from dtafs.store.crypto import Signer
@@ -24,10 +25,12 @@ from dtafs.store.index import DatasetRow, Index, VersionRow
 from dtafs.store.index_packs import PackRow, decode_pack, decode_place, encode_place
 from dtafs.store.packs import Place
 from dtafs.store.pending import Pending
+from dtafs.store.retention_facts import Standing
 from dtafs.store.scrub import Verified, read_ledger
 from dtafs.store.staging import rows
 from dtafs.store.staging.journal import Journal, read_journal
 from tests.fuzz.mutations import SEEDS, fuzz, how_many
+from tests.support.records import HELD, SEVEN
 
 H = bytes(range(32))
 ACTOR = Actor("ann", 1000, "host", "dtafsctl")
@@ -89,6 +92,43 @@ def test_rows_of_the_index(index: Index, pending: Pending, seed: int) -> None:
         ("intent", INTENT, with_row(own, "intent", b"D", pending.intents)),
     ):
         fuzz(f"row {what}", [valid, encode([])], decode, (IntegrityError,), seed)
+
+
+RULE = encode(records.RuleRow("r", SEVEN, 5, 1, ACTOR, "why"))
+HOLD = encode(records.HoldRow(HELD, 5, 1, ACTOR))
+OWN = encode(records.OwnRow(3, H))
+
+
+@how_many(0.02)
+@given(seed=SEEDS)
+def test_rows_of_retention(index: Index, seed: int) -> None:
+    """Whatever a rule or hold in the index says, it decides or is refused."""
+    base = index.database
+    row = VersionRow("D", 1, 1, MANIFEST, H, 10**18, 7, ACTOR, ("clean",))
+
+    def ask() -> object:
+        try:
+            return Standing(index).decide(row, 10**18)
+        finally:
+            base.write(lambda txn: [txn.delete("rule", b"r"), txn.delete("hold", b"h")])
+
+    for table, key, valid in (("rule", b"r", RULE), ("hold", b"h", HOLD)):
+        decode = with_row(base, table, key, ask)
+        errors = (IntegrityError, UsageError)
+        fuzz(f"row {table}", [valid, encode([])], decode, errors, seed)
+    fuzz("row own", [OWN], with_row(base, "meta", b"own", index.own), (IntegrityError,), seed)
+    base.write(lambda txn: txn.delete("meta", b"own"))
+    for what, valid, decode in (
+        ("event", encode(records.EventRow(5, 1, ACTOR)), records.decode_event_row),
+        ("approval", APPROVAL, records.decode_approval_row),
+        ("archived", encode(records.ArchivedRow("r", "cold", 5, 1)), records.decode_archived_row),
+        ("disposition", GONE, records.decode_disposition_row),
+    ):
+        fuzz(f"row {what}", [valid, encode([])], decode, (IntegrityError,), seed)
+
+
+APPROVAL = encode(records.ApprovalRow("r", H.hex(), H.hex(), 5, 1, ACTOR))
+GONE = encode(records.DispositionRow("r", "GRS", 5, 1, ("hot",)))
 
 
 @how_many()

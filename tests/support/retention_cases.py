@@ -17,6 +17,7 @@ from dtafs.core.retention import (
     ActiveRule,
     Approval,
     Events,
+    RuleSet,
     VersionFacts,
     activate,
     decide,
@@ -181,6 +182,11 @@ CASES = {
 }
 
 
+def rule_set(case: Case) -> RuleSet:
+    """The rules that concern the version of a case."""
+    return RuleSet(active for active in case.rules if active.concerns(case.version.tags))
+
+
 def decided(case: Case) -> dict[str, Any]:
     """What is decided, and planned, in a case; as the golden file has it."""
     now_ns = at(case.now)
@@ -207,7 +213,7 @@ def decided(case: Case) -> dict[str, Any]:
                 for key, value in item_facts(item).items()
                 if key in ("action", "rule", "due", "tier", "blocked_by")
             }
-            for item in plan_version(case.version, case.rules, case.events, ask, now_ns)
+            for item in plan_version(case.version, rule_set(case), case.events, ask, now_ns)
         ],
     }
 
