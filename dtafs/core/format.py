@@ -121,6 +121,9 @@ retention, with their bodies. Who reads a log gives no effect to an entry that s
 compliance mode, that releases a hold on behalf of another than its custodian, or that places a hold whose
 name is taken (`dtafs.core.rule_changes`); of several times of an event the latest counts.
 
+A version that a `disposed` entry names stays in the log, and keeps its number. What it alone needed goes from
+the packs by `collected` entries after that; a `destroyed` entry says that it is in no object of some tiers.
+
 A reader refuses a kind that it does not know unless `skippable` is true. Times
 are UTC with nine digits and grow along a log.
 
@@ -131,6 +134,7 @@ Write ordering
 3. The index is updated after the entry, in one transaction; it may be lost and rebuilt.
 4. A writer should write content packs before the metadata packs that refer to them.
 5. Deleting goes the other way: entry, index row, bytes. A pack that no entry ever named needs none.
+   A version is disposed of by its entry before any entry removes what only it needs.
 6. Parity is as durable as its pack, and follows it: the pack, then its parity, then the entry that
    names the pack. It is removed before the pack is. What is mended takes its place in one step.
 

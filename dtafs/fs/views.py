@@ -1,7 +1,8 @@
 """`.dtafs`: what people and auditors read about the lake, as files that nobody has to write.
 
     catalog.sqlite                     the lake's history for any SQLite client, always current
-    provenance/<dataset>/vN.txt        who made a version, from what, with which program
+    provenance/<dataset>/vN.txt        who made a version, from what, with which program; of one that was
+                                       disposed of, the certificate
     status                             what the daemon is doing, made anew for each open
 
 A generation of the catalog, and the provenance of a version, have inodes of their own and never
@@ -80,7 +81,7 @@ class ViewsArea(Area):
             number = parse_version_name(word.removesuffix(SUFFIX))
             version = self._lake.index.version(key[1], number) if number else None
             if version is not None:
-                return await self._provenance((PROVENANCE, key[1], str(number)), version)
+                return await self._provenance(self._text_key(version), version)
         refuse(errno.ENOENT)
 
     async def attributes(self, ino: int) -> Attributes:
@@ -130,7 +131,7 @@ class ViewsArea(Area):
                 found.append((os.fsencode(row.name), self._directory((PROVENANCE, row.name))))
         else:
             for version in self._lake.versions(key[1]):
-                text = (PROVENANCE, key[1], str(version.number))
+                text = self._text_key(version)
                 name = version_name(version.number) + SUFFIX
                 found.append((os.fsencode(name), self._file(text, 0, version.time_ns)))
         return found
@@ -158,10 +159,19 @@ class ViewsArea(Area):
         return self._file(key, status.st_size, status.st_mtime_ns)
 
     def _version(self, key: Key) -> VersionRow:
-        version = self._lake.index.version(key[1], int(key[2]))
+        version = self._lake.index.version(key[1], int(key[2].partition(".")[0]))
         if version is None:
             refuse(errno.ENOENT)
+        if version.disposed and key != self._text_key(version):
+            self._texts.pop(key, None)  # it has the names of files that are gone
+            refuse(errno.ENODATA)
         return version
+
+    def _text_key(self, version: VersionRow) -> Key:
+        """The text of a version that was disposed of is its certificate, which the log may go on to."""
+        head = self._lake.index.head(version.dataset) if version.disposed else None
+        state = f".{head[0]}" if head is not None else ""
+        return (PROVENANCE, version.dataset, f"{version.number}{state}")
 
     async def _provenance(self, key: Key, version: VersionRow) -> Attributes:
         return self._file(key, len(await self._text(key, version)), version.time_ns)

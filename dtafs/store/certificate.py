@@ -16,6 +16,7 @@ from dtafs.core.record_checks import decode_destroyed, decode_disposed
 from dtafs.core.records import Amount
 from dtafs.core.values import Actor
 from dtafs.errors import IntegrityError, NotFoundError
+from dtafs.store.compare import printable
 from dtafs.store.log import Appended
 
 if TYPE_CHECKING:
@@ -115,6 +116,15 @@ def certificate_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Signed with", facts["public_key"]),
     ]
     return [(name, text) for name, text in lines if text]
+
+
+def certificate_text(lake: Lake, row: VersionRow) -> bytes:
+    """The certificate as a text for people."""
+    lines = []
+    for name, text in certificate_lines(certificate(lake, row)):
+        first, *more = text.splitlines() or [""]
+        lines += [f"{name:<27}{first}", *(f"{'':<27}{line}" for line in more)]
+    return "".join(f"{printable(line)}\n" for line in lines).encode(errors="backslashreplace")
 
 
 def _entry_text(facts: dict[str, Any]) -> str:

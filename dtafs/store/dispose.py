@@ -33,6 +33,7 @@ from msgspec import Struct
 from dtafs.core.record_checks import decode_disposed, encode_body
 from dtafs.core.records import Destroyed, Disposed, VersionRef
 from dtafs.core.values import Actor
+from dtafs.errors import BusyError
 from dtafs.store.collect_facts import refuse_damage
 from dtafs.store.collect_reach import Reached
 from dtafs.store.counting import Counting, counting
@@ -180,14 +181,18 @@ class _Disposal:
         try:
             others.look_at_staging(but_for=order.dataset)
             self._hooks.hold_still(order.dataset, partial(self._record, order, others))
+        except BusyError as error:  # somebody has a staged file open
+            names = (f"{order.dataset}:v{number}" for number in order.versions)
+            self.done.refused |= dict.fromkeys(names, str(error))
         finally:
             others.close()
 
     def _lies_on(self, order: Order) -> bool:
         """Whether the staging of the dataset lies on one of the versions, or is going to."""
         lake = self._lake
-        base = lake.staging(order.dataset).base.version
-        return not {base, lake.dataset(order.dataset).newest}.isdisjoint(order.versions)
+        base = lake.area.base_of(order.dataset)
+        below = {lake.dataset(order.dataset).newest, base.version if base is not None else 0}
+        return not below.isdisjoint(order.versions)
 
     def _record(self, order: Order, staged: Reached) -> None:
         lake = self._lake
@@ -224,8 +229,10 @@ class _Disposal:
 
     def _is_free(self, order: Order, number: int) -> bool:
         """Whether no uncommitted work lies on a version."""
-        staging = self._lake.staging(order.dataset)
-        if staging.base.version != number or not staging.base.root or staging.is_clean():
+        base = self._lake.area.base_of(order.dataset)
+        if base is None or base.version != number or not base.root:
+            return True
+        if self._lake.staging(order.dataset).is_clean():
             return True
         name = f"{order.dataset}:v{number}"
         self.done.refused[name] = "staging has uncommitted changes over it: commit or discard them"

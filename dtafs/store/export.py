@@ -158,6 +158,10 @@ def provenance_text(lake: Lake, version: VersionRow) -> bytes:
     """The Provenance.txt of a version."""
     from dtafs.store.provenance import provenance_lines
 
+    if version.disposed:
+        from dtafs.store.certificate import certificate_text
+
+        return certificate_text(lake, version)
     top = lake.objects.top(version)
     return b"".join(provenance_lines(proof_of(lake, version), lake.objects.node, top))
 

@@ -138,6 +138,8 @@ def test_a_tier_that_is_gone(run: Commands) -> None:
 def test_whoever_uses_the_mount_sees_it_go(old_path: Path, mount: Callable[..., Mount]) -> None:
     mounted = mount(old_path)
     first = mounted / D / "v1" / "dir" / "file 1"
+    proof = mounted / ".dtafs" / "provenance" / D / "v1.txt"
+    assert "dir/file 1" in proof.read_text()
     assert first.read_bytes() == tree_of_seed(1)[b"dir/file 1"].content
     os.listdir(mounted / D / "v1")
     run = Commands(old_path)
@@ -148,6 +150,8 @@ def test_whoever_uses_the_mount_sees_it_go(old_path: Path, mount: Callable[..., 
             call()
         assert raised.value.errno == errno.ENODATA
     assert os.getxattr(mounted / D / "v1", "user.dtafs.disposed").startswith(b"entry ")
+    assert "Certificate of disposition" in proof.read_text()
+    assert "dir/file 1" not in proof.read_text()
     assert (mounted / D / "latest" / "dir" / "file 1").read_bytes()
 
 
@@ -157,7 +161,9 @@ def test_the_newest_version_under_a_mount(old_path: Path, mount: Callable[..., M
     staging = mounted / D / "staging"
     assert (staging / "dir" / "file 1").read_bytes()
     run("retain", "rule", "add", "now", "--after", "0d", "--dispose", *AUTHORITY, "--datasets", "D")
-    (staging / "kept").write_bytes(b"uncommitted")
+    with (staging / "kept").open("wb") as held:
+        held.write(b"uncommitted")
+        assert "is open for writing by process" in run("retain", "apply", "--confirm-clock", now())
     said = run("retain", "apply", "--confirm-clock", now())
     assert "Kept D:v3: staging has uncommitted changes" in said
     run("discard", D)

@@ -47,6 +47,8 @@ def test_it_is_shown_and_cannot_be_opened(disposed_path: Path, mount: Callable[.
     assert os.getxattr(top / "v1", "user.dtafs.disposed") == b"entry 5"
     assert os.getxattr(top / "v1", "user.dtafs.version") == b"D:v1"
     assert "user.dtafs.disposed" not in os.listxattr(top / "v2")
+    proof = mounted / ".dtafs" / "provenance" / D / "v1.txt"
+    assert "GRS 3.1 item 020" in proof.read_text() and "file 1" not in proof.read_text()
     links = {name: os.readlink(top / name) for name in ("latest", "raw", "clean", "last")}
     assert links == {"latest": "v2", "raw": "v2", "clean": "v2", "last": "v3"}
     assert (top / "latest" / "dir").is_dir()

@@ -143,6 +143,11 @@ class StagingArea:
             known = self._stagings[name] = Staging(self, Overlay(name, row, self))
         return known
 
+    def base_of(self, name: str) -> Base | None:
+        """The version that the staging of a dataset lies on; None where it has none yet. Any thread."""
+        row = self._find(name)
+        return None if row is None else Base(row.version, row.root)
+
     def has(self, name: str) -> bool:
         """True when the dataset has staging already."""
         return self._find(name) is not None
