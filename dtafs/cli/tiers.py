@@ -20,6 +20,11 @@ TIER_PLACES = {
     "list": Place("dtafs.cli.tiers", "list_", "List the tiers and what their stores do."),
     "add": Place("dtafs.cli.tiers", "add", "Attach a tier, after its store was tried out."),
     "remove": Place("dtafs.cli.tiers", "remove", "Take a tier away."),
+    "move": Place("dtafs.cli.placement", "move", "Move what something needs to a tier."),
+    "recall": Place("dtafs.cli.placement", "recall", "Bring it back to the hot disk."),
+    "pin": Place("dtafs.cli.placement", "pin", "Keep something on the hot disk."),
+    "plan": Place("dtafs.cli.placement", "plan", "Show what the policy would move, and why."),
+    "plan-read": Place("dtafs.cli.placement", "plan_read", "Show what reading something takes."),
 }
 
 

@@ -193,4 +193,23 @@ def _stats_fields(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Data verified", verified_text(facts["verified"])),
         *((f"Tier {tier['name']}", requests_text(tier["counters"])) for tier in facts["tiers"]),
         *([("Mirror", mirror_text(facts["mirror"]))] if facts["mirror"] else []),
+        *_tier_fields(facts["placement"]),
     ]
+
+
+def _tier_fields(placed: dict[str, Any]) -> list[tuple[str, str]]:
+    """Where the content lies, of a lake that has tiers."""
+    if not placed["tiers"]:
+        return []
+    shown = {"hot": placed["hot"], **placed["tiers"]}
+    lines = [
+        (f"In {name}", f"{where['size_bytes']:>18,} bytes  {count_text(where['packs'], 'pack')}")
+        for name, where in shown.items()
+    ]
+    away = placed["away"]
+    lines.append(("Not on the hot disk", f"{away['size_bytes']:>18,} bytes"))
+    if placed["recalls_waiting"]:
+        lines.append(("Being recalled", count_text(placed["recalls_waiting"], "pack")))
+    if placed["being_deleted"]:
+        lines.append(("Being deleted", count_text(placed["being_deleted"], "pack")))
+    return lines

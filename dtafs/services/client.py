@@ -144,6 +144,30 @@ class RemoteSession(RemoteRecords):
         """All tiers, and whether they answer."""
         return self._ask("tier_list", probe=probe)
 
+    def tier_move(
+        self, what: Sequence[str], tier: str, progress: Report | None = None
+    ) -> dict[str, Any]:
+        """Move all packs that something needs to a tier."""
+        return self._ask("tier_move", progress, what=list(what), tier=tier)
+
+    def tier_recall(
+        self, what: Sequence[str], wait: bool = True, progress: Report | None = None
+    ) -> dict[str, Any]:
+        """Bring all packs that something needs to the hot disk."""
+        return self._ask("tier_recall", progress, what=list(what), wait=wait)
+
+    def tier_pin(self, what: str = "", remove: bool = False) -> dict[str, Any]:
+        """Keep something on the hot disk, or no longer."""
+        return self._ask("tier_pin", what=what, remove=remove)
+
+    def tier_plan(self, apply: bool = False) -> dict[str, Any]:
+        """What the policy would move now, and why."""
+        return self._ask("tier_plan", apply=apply)
+
+    def tier_plan_read(self, what: Sequence[str]) -> dict[str, Any]:
+        """What reading something would take."""
+        return self._ask("tier_plan_read", what=list(what))
+
     def _ask(self, call: str, progress: Report | None = None, **arguments: Any) -> dict[str, Any]:
         request = {"call": call, "program": self._program, "arguments": arguments}
         try:

@@ -41,7 +41,7 @@ from dtafs.services.mirroring import mirror_always
 from dtafs.services.protocol import socket_path
 from dtafs.services.status import StatusSources
 from dtafs.services.supervisor import ALIVE, READY, STOPPING, Supervisor
-from dtafs.services.tiering import Recaller
+from dtafs.services.tiering import Mover, Recaller
 from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
 from dtafs.store.session import Session, actor_here
@@ -194,6 +194,7 @@ class _Daemon:
                 nursery.start_soon(flush_staging, self._lake)
                 nursery.start_soon(Recaller(self._lake).run)
                 nursery.start_soon(mirror_always, self._lake)
+                nursery.start_soon(Mover(self._lake).run)
             nursery.start_soon(self._obey_signals, nursery)
             nursery.start_soon(self._say_alive)
             await trio.to_thread.run_sync(self._announce)

@@ -27,12 +27,15 @@ LINE_MAX_BYTES = 16 * 1024 * 1024
 
 CALLS = frozenset(
     "create put status commit discard set_tags record stats reindex collect repair "
-    "tier_add tier_remove tier_list set_rules remove_rule place_hold release_hold record_event "
-    "approve confirm_clock apply freed".split()
+    "tier_add tier_remove tier_list tier_move tier_recall tier_pin tier_plan tier_plan_read "
+    "set_rules remove_rule place_hold release_hold record_event approve confirm_clock apply "
+    "freed".split()
 )
 """The methods of `dtafs.store.session.Session` that a command may ask for."""
 
-REPORTING = frozenset({"put", "commit", "reindex", "collect", "repair", "apply", "freed"})
+REPORTING = frozenset(
+    {"put", "commit", "reindex", "collect", "repair", "apply", "freed", "tier_move", "tier_recall"}
+)
 """Those that take `progress`."""
 
 

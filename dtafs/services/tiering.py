@@ -1,4 +1,4 @@
-"""What the daemon does about tiers: bringing back what was asked for.
+"""What the daemon does about tiers: bringing back what was asked for, and moving what the policy says.
 
 Each task waits, and does one bounded piece of work in a thread of its own; cancelled, it ends when that
 piece has, which `Stop` makes soon: nothing writes to the lake after it is closed.
@@ -7,14 +7,22 @@ piece has, which `Stop` makes soon: nothing writes to the lake after it is close
 from __future__ import annotations
 
 import logging
+import os
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import trio
 
 from dtafs.errors import BusyError, DtafsError
 from dtafs.store.lake import Lake
+from dtafs.store.placement.run import Tiering
 
 log = logging.getLogger(__name__)
+
+NICE = 10
+"""The share of the machine that moving takes: that of work in the background."""
 
 RECALLERS = 2
 """Packs that are fetched at once: while one is made durable, another comes."""
@@ -88,3 +96,47 @@ class Recaller:
             wait_s = self._recalls.next_look_s()
             with trio.move_on_after(IDLE_S if wait_s is None else max(wait_s, PAUSE_S)):
                 await news.wait()
+
+
+class Mover:
+    """Carries out the policy, in a thread of its own that runs at a low priority."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+
+    async def run(self) -> None:
+        """Plan and move, until cancelled."""
+        stop = Stop()
+        tiering = Tiering(self._lake, stop)
+        with ThreadPoolExecutor(1, "dtafs-tiering", _lower_priority) as thread:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stop.watch)
+                while True:
+                    await trio.sleep(self._lake.config.tiering.every_s)
+                    while self._lake.tiers and await _in_thread(thread, tiering, stop):
+                        await trio.sleep(PAUSE_S)
+
+
+def _lower_priority() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+
+
+async def _in_thread(thread: ThreadPoolExecutor, tiering: Tiering, stop: Stop) -> bool:
+    """One round of moving; whether there is more to do at once."""
+    done = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def tell(_future: Future[bool]) -> None:
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(done.set)
+
+    future = thread.submit(tiering.round)
+    future.add_done_callback(tell)
+    with trio.CancelScope(shield=True):  # `Stop` ends it soon
+        await done.wait()
+    try:
+        return future.result()
+    except DtafsError as error:
+        if not stop.ended:
+            log.error("nothing is moved between tiers for now: %s", error)
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -58,8 +59,33 @@ class Retention(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tiering(Struct, frozen=True, forbid_unknown_fields=True):
-    """Moving packs between the hot disk and the tiers."""
+    """Moving packs between the hot disk and the tiers. `inf` switches a rule off."""
 
+    after_days: float = 90.0
+    """A pack leaves the hot disk when nobody has read or written it for so long."""
+    superseded_after_days: float = 14.0
+    """The same, for a pack that no newest version needs."""
+    aged_after_days: float = inf
+    """A pack leaves that was written so long ago, whoever reads it."""
+    archive_after_days: float = 365.0
+    """A pack goes on from a tier that can be read to an archive."""
+    settle_hours: float = 24.0
+    """What was read or written so lately stays, while there is room."""
+    size_min_kib: float = 256.0
+    """Smaller packs stay, while there is room: a request costs more than they take."""
+    keep_tags: tuple[str, ...] = ()
+    """Versions that carry one of these tags stay on the hot disk, or come back."""
+    archive_tags: tuple[str, ...] = ()
+    """What only versions need that carry one of these tags goes to the archive at once."""
+    high_water: float = 0.85
+    """The share of the hot disk from which packs leave whatever their age, until `low_water`."""
+    low_water: float = 0.75
+    hot_gib: float = 0.0
+    """What packs of content may take on the hot disk; 0 is all of its file system."""
+    rate_mib: float = 0.0
+    """How much is moved in a second; 0 is as much as goes."""
+    every_s: float = 60.0
+    """How often the daemon looks what is to be moved."""
     recall_wait_s: float = 30.0
     """How long opening a file waits for an archive; the recall goes on after that."""
     recalled_days: float = 7.0
@@ -164,8 +190,15 @@ def parse_config(path: Path, text: bytes) -> Config:
     if not 0 < config.retention.clock_span_days < 36_500:
         raise UsageError(f"{path}: retention.clock_span_days lies between 0 and 36,500")
     tiering = config.tiering
-    if min(tiering.recall_wait_s, tiering.recalled_days, tiering.recall_limit_hours) < 0:
-        raise UsageError(f"{path}: times of tiering cannot be negative")
+    numbers = {f: getattr(tiering, f) for f in tiering.__struct_fields__ if not f.endswith("_tags")}
+    for name, value in numbers.items():
+        if not value >= 0 or (value == inf and not name.endswith("after_days")):
+            raise UsageError(f"{path}: tiering.{name} is a number from 0 up, not {value}")
+    if not tiering.low_water <= tiering.high_water <= 1 or tiering.every_s == 0:
+        raise UsageError(
+            f"{path}: tiering.low_water, tiering.high_water and 1 are in ascending order, "
+            "and tiering.every_s is not 0"
+        )
     if config.tiers:
         from dtafs.store.tiers.settings import check_tiers
 

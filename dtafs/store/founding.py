@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from dtafs.core.chunking import ChunkParameters
 from dtafs.core.format import FORMAT_VERSION, Superblock, decode_superblock, encode_superblock
 from dtafs.core.names import format_time
 from dtafs.core.parity import parity_feature
-from dtafs.errors import ConflictError, NotFoundError, UsageError, from_os_error
+from dtafs.errors import (
+    ConflictError,
+    IntegrityError,
+    NotFoundError,
+    UsageError,
+    from_os_error,
+)
 from dtafs.store.crypto import Signer, verify_superblock
 from dtafs.store.durable import Disk, read_file
 from dtafs.store.lock import WriterLock
@@ -99,3 +107,15 @@ def found_lake(path: Path, disk: Disk, parameters: ChunkParameters, parity: int)
         disk.put_new(path / "lake.json", encode_superblock(signer.seal_superblock(block)))
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def staging_damage(path: Path) -> Iterator[None]:
+    """Say of damaged staging what is safe and how to go on."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise IntegrityError(
+            f"{error}; sealed versions are safe and can be read. To go on without what was staged "
+            f"and not committed, move {path / 'staging'} away"
+        ) from None

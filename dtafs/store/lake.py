@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ from dtafs.store.condemn import Condemned
 from dtafs.store.config import Config, load_config
 from dtafs.store.crypto import Signer
 from dtafs.store.durable import Disk
-from dtafs.store.founding import FOLDERS, found_lake, read_superblock
+from dtafs.store.founding import FOLDERS, found_lake, read_superblock, staging_damage
 from dtafs.store.hashstates import HashStates
 from dtafs.store.index import DatasetRow, Index, Step, VersionRow
 from dtafs.store.lock import WriterLock
@@ -54,6 +54,7 @@ from dtafs.store.packfiles import PackFiles
 from dtafs.store.packs import Place
 from dtafs.store.pending import Pending
 from dtafs.store.placement.far import Far
+from dtafs.store.placement.heat import Heat
 from dtafs.store.placement.recalls import Recalls
 from dtafs.store.placement.stubs import Placed
 from dtafs.store.replay import apply_entry, replay
@@ -92,14 +93,15 @@ class Lake:
         self._retired: list[Index] = []
         self.pending = None
         if self.can_write:
-            with _staging_damage(path):
+            with staging_damage(path):
                 self.pending = Pending(path / "staging" / "pending")
         # Where AWS's own tools look for credentials, a library has to look as well.
         self.tiers = Tiers(path, superblock, self.config.tiers, os.environ)
         """The tiers that this host knows, by name."""
         self.placed = Placed(path, disk)
         self.far = Far(path, disk, self.placed, self.tier, self.config.cache.far_mib << 20)
-        self.files = PackFiles(path, self.far)
+        self.heat = Heat(path)
+        self.files = PackFiles(path, self.far, self.heat.note if self.can_write else None)
         self.disk.relieve = self.files.close_one
         self.condemned = Condemned(disk, path)
         self.objects = Objects(
@@ -168,6 +170,9 @@ class Lake:
         if self._area is not None:
             self._area.close()
             self._area = None
+        if self.can_write and self.tiers:
+            with contextlib.suppress(DtafsError):  # what was read lately counts as unread
+                self.heat.save(self.disk)
         self.tiers.close(self.disk if self.can_write else None)
         self.files.close()
         self.far.close()
@@ -352,7 +357,7 @@ class Lake:
             if self._area is None:
                 from dtafs.store.staging.area import StagingArea
 
-                with _staging_damage(self.path):
+                with staging_damage(self.path):
                     self._area = StagingArea(self.path / "staging", self.disk, self.objects)
             return self._area
 
@@ -386,15 +391,3 @@ class Lake:
             for dataset, number, root in intents:
                 complete_commit(self, dataset, number, root)
             release_pending(self)
-
-
-@contextlib.contextmanager
-def _staging_damage(path: Path) -> Iterator[None]:
-    """Say of damaged staging what is safe and how to go on."""
-    try:
-        yield
-    except IntegrityError as error:
-        raise IntegrityError(
-            f"{error}; sealed versions are safe and can be read. To go on without what was staged "
-            f"and not committed, move {path / 'staging'} away"
-        ) from None

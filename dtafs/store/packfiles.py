@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -45,9 +46,15 @@ class Far(Protocol):
 class PackFiles:
     """Open packs, kept for reading. Thread-safe."""
 
-    def __init__(self, root: Path, far: Far | None = None) -> None:
-        """`far` reads what is not on the hot disk; without it, that cannot be read."""
-        self._root, self._far = root, far
+    def __init__(
+        self,
+        root: Path,
+        far: Far | None = None,
+        note: Callable[[bytes], object] | None = None,
+    ) -> None:
+        """`far` reads what is not on the hot disk; without it, that cannot be read. `note` is told of
+        each pack that is read."""
+        self._root, self._far, self._note = root, far, note
         self._lock = threading.Lock()
         self._open: OrderedDict[bytes, _OpenPack] = OrderedDict()
 
@@ -56,6 +63,8 @@ class PackFiles:
 
         With `near`, raises FarFrame rather than wait for another tier.
         """
+        if self._note is not None:
+            self._note(place.pack)
         far, pack = self._far, None
         try:
             pack = self._borrow(place.pack)

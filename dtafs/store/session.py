@@ -263,6 +263,40 @@ class Session(RecordsSession):
 
         return list_tiers(self.lake, probe)
 
+    def tier_move(
+        self, what: Sequence[str], tier: str, progress: Report | None = None
+    ) -> dict[str, Any]:
+        """Move all packs that something needs to a tier, or back to `hot`."""
+        from dtafs.store.placement.calls import tier_move
+
+        return tier_move(self.lake, what, tier, progress)
+
+    def tier_recall(
+        self, what: Sequence[str], wait: bool = True, progress: Report | None = None
+    ) -> dict[str, Any]:
+        """Bring all packs that something needs to the hot disk; with `wait`, when they are there."""
+        from dtafs.store.placement.calls import tier_recall
+
+        return tier_recall(self.lake, what, wait, progress)
+
+    def tier_pin(self, what: str = "", remove: bool = False) -> dict[str, Any]:
+        """Keep something on the hot disk, or no longer; the pins there are then."""
+        from dtafs.store.placement.calls import tier_pin
+
+        return tier_pin(self.lake, what, remove, self.actor)
+
+    def tier_plan(self, apply: bool = False) -> dict[str, Any]:
+        """What the policy would move now, and why; with `apply`, it is moved."""
+        from dtafs.store.placement.calls import tier_plan
+
+        return tier_plan(self.lake, apply)
+
+    def tier_plan_read(self, what: Sequence[str]) -> dict[str, Any]:
+        """What reading something would take: packs, bytes, time, price, by place."""
+        from dtafs.store.placement.targets import plan_reading
+
+        return plan_reading(self.lake, what)
+
     def on_staging(self, call: Callable[[], T]) -> T:
         """Make a call on staging's thread; the nodes it misses are read here, between attempts."""
         while True:

@@ -16,6 +16,7 @@ from dtafs.core.format import PackKind, pack_key
 from dtafs.store.condemn import read_marks
 from dtafs.store.index_packs import PackRow
 from dtafs.store.parity_upkeep import parity_files
+from dtafs.store.placement.facts import placement_facts
 from dtafs.store.placement.removal import MIRROR
 from dtafs.store.quarantine import FOLDER as QUARANTINE
 from dtafs.store.scrub import read_ledger, verification_facts
@@ -59,6 +60,7 @@ def collect_stats(lake: Lake) -> dict[str, Any]:
         "condemned_bytes": _condemned_bytes(lake),
         "tiers": [tier_facts(lake, name) for name in lake.tiers],
         "mirror": mirror_facts(lake) if MIRROR in lake.tiers else None,
+        "placement": placement_facts(lake),
         "verified": verification_facts((pack for pack, _row in named), read_ledger(lake.path)),
     }
 
