@@ -18,7 +18,7 @@ from dtafs.store.parity_upkeep import parity_files
 from dtafs.store.reindex import dump, reindex
 from dtafs.store.session import Session
 from dtafs.store.verify import verify_package
-from tests.crash import dispositions, repairs
+from tests.crash import dispositions, records, repairs
 from tests.crash.simulated_disk import Image, Recorder, images
 from tests.support.small_lakes import (
     ACTOR,
@@ -280,6 +280,7 @@ SCENARIOS = (
     Scenario("repair", repairs.damaged, repairs.act, BOTH, 2),
     Scenario("dispose of v1", _two_versions, dispositions.disposing(1), BOTH, 2, TWO),
     Scenario("dispose of v2", _two_versions, dispositions.disposing(2), BOTH, 2),
+    Scenario("retention", _two_versions, records.act, BOTH, 2, TWO),
     Scenario("reindex", _two_versions, _reindex, BOTH, 2, TWO),
 )
 
@@ -314,6 +315,8 @@ def verify(scenario: Scenario, image: Image, path: Path) -> None:
             assert "collected" not in image.reached or not facts["packs"], facts
             assert_no_errors(lake)
             _verify_versions(scenario, image, lake)
+        if scenario.name == "retention":
+            records.verify(lake, image.reached)
         if scenario.name.startswith("dispose"):
             number, promised = int(scenario.name[-1]), "disposed" in image.reached
             dispositions.verify(lake, number, scenario.trees, promised)

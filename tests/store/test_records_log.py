@@ -26,10 +26,12 @@ from dtafs.errors import IntegrityError, UsageError
 from dtafs.store.audit import verify_lake
 from dtafs.store.check import check
 from dtafs.store.commit import finish
+from dtafs.store.export import export_file
 from dtafs.store.index_records import children, decode_event_row, get_clock, split_event_key
 from dtafs.store.lake import Lake
 from dtafs.store.reindex import dump, reindex, reindex_at
 from dtafs.store.repair_closed import repair_at
+from dtafs.store.verify import verify_package
 from tests.support.records import ALWAYS, HELD, SEVEN, TIME, record, ref
 from tests.support.small_lakes import ACTOR, commit, put_tree, tree_of_seed
 
@@ -284,3 +286,14 @@ def test_an_index_of_an_earlier_release_is_brought_up_to_date(filled: Lake, tmp_
     with Lake.open(filled.path) as lake:
         assert list(dump(lake.index.database)) == whole
         assert reindex(lake)["changed"] == 0
+
+
+def test_an_export_carries_what_was_archived_and_disposed_of(filled: Lake, tmp_path: Path) -> None:
+    """The log of a dataset up to a version, with all its kinds, is verified without the lake."""
+    put_tree(filled, "D", tree_of_seed(4), tmp_path / "scratch")
+    commit(filled, "D")
+    out = tmp_path / "out"
+    export_file(filled, filled.resolve("D:v4"), "dir", out)
+    assert verify_package(out).findings == []
+    text = (out / "Provenance.txt").read_text()
+    assert "disposed by rule seven (GRS): D:v1" in text and "archived to cold by rule old" in text
