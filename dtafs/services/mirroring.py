@@ -24,12 +24,13 @@ COUNTS_S = 10.0
 async def mirror_always(lake: Lake) -> None:
     """Bring the mirror up to date whenever it is behind, until cancelled; then nobody waits for a tier
     any longer."""
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_save_counts, lake)
-            await _mirror(lake)
-    finally:
-        lake.tiers.stop()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_save_counts, lake)
+        nursery.start_soon(_mirror, lake)
+        try:
+            await trio.sleep_forever()
+        finally:  # at once: the thread of a pass, which is waited for, may be waiting for the tier
+            lake.tiers.stop()
 
 
 async def _mirror(lake: Lake) -> None:

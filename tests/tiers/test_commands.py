@@ -154,7 +154,7 @@ def test_with_a_daemon(
     assert found["answers"] and found["endpoint"] == seaweed_store.endpoint
     assert found["counters"]["requests"] > 0
     ctl(lake_path, "tier", "remove", "warm")
-    assert ctl_json(lake_path, "tier", "list") == {"tiers": []}
+    assert ctl_json(lake_path, "tier", "list") == {"tiers": [], "mirror": None}
 
 
 def test_the_only_copy_is_not_given_up(lake_path: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from dtafs.store.lake import Lake
 from dtafs.store.placement.removal import footer_key
 from dtafs.store.tiers.mirror import is_behind, mirror, mirror_facts, read_mirrored
 from dtafs.store.tiers.state import Capabilities, TierState, write_state
+from tests.support import kernel
 from tests.support.fault_proxy import Fault, fault_proxy
 from tests.support.mounts import Mount
 from tests.support.object_stores import ObjectStore
@@ -25,6 +26,9 @@ from tests.support.programs import ctl, ctl_json
 from tests.support.small_lakes import ACTOR, commit, put_tree, tree_of_seed
 
 CAUGHT_UP_S = 60.0
+ENDED_S = 30.0
+"""Less than the two minutes for which a tier is asked again."""
+
 POLL_S = 0.2
 
 
@@ -244,3 +248,43 @@ def await_mirror(lake_path: Path) -> None:
             return
         assert time.monotonic() < until_s, facts
         time.sleep(POLL_S)
+
+
+@pytest.mark.parametrize("fault", [Fault.INTERNAL, Fault.STALL], ids=lambda fault: fault.name)
+def test_a_mount_does_not_depend_on_its_mirror(
+    lake_path: Path,
+    mount: Callable[..., Mount],
+    seaweed_store: ObjectStore,
+    prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Fault,
+) -> None:
+    """The store fails, or says nothing at all: reading, writing and ending are as ever, and it shows."""
+    with fault_proxy(seaweed_store) as proxy:
+        for name, value in proxy.store.environment().items():
+            monkeypatch.setenv(name, value)
+        ctl(lake_path, "tier", "add", "warm", proxy.store.url(prefix))
+        config = lake_path / "config.toml"
+        config.write_text(config.read_text() + "timeout_s = 3.0\n")
+        proxy.choose(lambda *_: fault)
+        mounted = mount(lake_path)
+        (mounted.mountpoint / "d").mkdir()
+        (mounted.mountpoint / "d" / "staging" / "file").write_bytes(b"content")
+        ctl(lake_path, "commit", "d", "-m", "first")
+        assert (mounted.mountpoint / "d" / "v1" / "file").read_bytes() == b"content"
+        assert ctl_json(lake_path, "stats")["mirror"]["entries_behind"] == 2
+        until_s = time.monotonic() + CAUGHT_UP_S
+        while all(seen.fault is not fault for seen in proxy.seen):
+            assert time.monotonic() < until_s
+            time.sleep(POLL_S)
+        (found,) = ctl_json(lake_path, "tier", "list")["tiers"]
+        assert not found["answers"]
+        began_s = time.monotonic()
+        assert not kernel.unmount_patiently(mounted.mountpoint, ENDED_S)
+        mounted.process.wait(ENDED_S)
+        assert time.monotonic() - began_s < ENDED_S
+        counters = ctl_json(lake_path, "stats")["tiers"][0]["counters"]
+        assert counters["server_errors" if fault is Fault.INTERNAL else "timeouts"] > 0
+        proxy.calm()
+        ctl(lake_path, "create", "e")
+        assert ctl_json(lake_path, "stats")["mirror"]["entries_behind"] == 0

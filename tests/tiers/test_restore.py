@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tests.support import kernel
 from tests.support.fault_proxy import Fault, fault_proxy
 from tests.support.mounts import Mount
 from tests.support.object_stores import ObjectStore
-from tests.support.programs import ctl, ctl_json
+from tests.support.programs import CTL, ctl, ctl_json, started
 from tests.support.small_lakes import ACTOR, commit, put_tree, read_version, tree_of_seed
 
 SEEDS = (1, 2, 3)
@@ -267,3 +268,34 @@ def test_from_a_bucket_with_faults_all_along(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert_whole(new)
+
+
+def test_a_killed_restore_leaves_no_lake(
+    lake_path: Path, tmp_path: Path, seaweed_store: ObjectStore, prefix: str
+) -> None:
+    """Killed at several points of it; the same command begins anew, and the last one ends."""
+    with fault_proxy(seaweed_store) as proxy:
+        environment, url = proxy.store.environment(), proxy.store.url(prefix)
+        (tmp_path / "file").write_bytes(b"content")
+        ctl(lake_path, "create", "d")
+        ctl(lake_path, "put", "d", tmp_path / "file", "--commit", "first")
+        ctl(lake_path, "tier", "add", "warm", url, "--mirror-content", env=environment)
+        new, output = tmp_path / "new", tmp_path / "output"
+        for path in ("log/d/0000000002", "packs/", "footers/"):
+            held = threading.Event()
+
+            def choose(method: str, asked: str, path: str = path, held: Any = held) -> Fault:
+                if path in asked and "list-type" not in asked:
+                    held.set()
+                    return Fault.STALL
+                return Fault.NONE
+
+            proxy.choose(choose)
+            command = (CTL, "--lake", new, "restore", "--from", url)
+            with started(*command, output=output, env=environment):
+                assert held.wait(60), output.read_text()
+            assert not (new / "lake.json").exists()
+            ctl(new, "ls", exit_code=3, env=environment)
+        proxy.calm()
+        ctl(new, "restore", "--from", url, env=environment)
+        assert ctl(new, "cat", "d:v1", "file", env=environment).stdout == b"content"

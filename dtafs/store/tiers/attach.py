@@ -9,7 +9,6 @@ table. A crash between the last two leaves a tier that can be attached again. Ta
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,6 @@ from dtafs.store.founding import SUPERBLOCK_LIMIT_BYTES
 from dtafs.store.placement.moves import only_copies
 from dtafs.store.placement.removal import MIRROR
 from dtafs.store.placement.stubs import tiers_of as holders
-from dtafs.store.tiers.base import Tier
 from dtafs.store.tiers.mirror import mirror_facts
 from dtafs.store.tiers.opening import SUPERBLOCK_KEY, lake_in, open_tier
 from dtafs.store.tiers.patience import SHORT
@@ -186,10 +184,10 @@ def tier_facts(lake: Lake, name: str) -> dict[str, Any]:
     }
 
 
-def reach(tiers: Mapping[str, Tier], name: str) -> dict[str, Any]:
+def reach(lake: Lake, name: str) -> dict[str, Any]:
     """Whether a tier answers now: `answers`, and else the `problem`, its `kind` and sentence."""
     try:
-        tiers[name].facts(SUPERBLOCK_KEY)
+        lake.tiers.ask(name)
     except DtafsError as error:
         return {
             "answers": False,
@@ -203,7 +201,7 @@ def list_tiers(lake: Lake, again: bool) -> dict[str, Any]:
     far the mirror lags, None without one."""
     found = []
     for name in lake.tiers:
-        reached = reach(lake.tiers, name)
+        reached = reach(lake, name)
         if again and reached["answers"]:
             try:
                 probe_again(lake, name)

@@ -20,7 +20,7 @@ from dtafs.errors import DtafsError, IntegrityError, NotFoundError, RefusedError
 from dtafs.store.config import TierSettings
 from dtafs.store.durable import Disk
 from dtafs.store.tiers.base import Tier
-from dtafs.store.tiers.patience import SHORT, Counters, Patience, Retrying
+from dtafs.store.tiers.patience import PROMPT, SHORT, Counters, Patience, Retrying
 from dtafs.store.tiers.settings import ARCHIVES, COLD, COLD_CLASS, parse_url, settled
 from dtafs.store.tiers.state import Capabilities, add_counts, read_state
 
@@ -110,6 +110,9 @@ class Tiers(Mapping[str, Tier]):
         self.environment, self._patience = environment, patience
         self._lock = threading.Lock()
         self._open: dict[str, OpenTier] = {}
+        self._checked: set[str] = set()
+        """Those of them that are known to be this lake's."""
+        self._stopped = False
         self.mirroring = threading.Lock()
         """Held by a pass of the mirror, of which there is one at a time."""
 
@@ -126,13 +129,14 @@ class Tiers(Mapping[str, Tier]):
         """A tier that can be used. NotFoundError, not KeyError, when there is no such tier, RefusedError
         when it was never attached or is another lake's, else what kept the tier from answering."""
         with self._lock:
-            found = self._open.get(name)
-        if found is not None:
-            return found.tier
-        opened = self._opened(name)
-        check_lake(opened.tier, self._superblock)
-        with self._lock:
-            return self._open.setdefault(name, opened).tier
+            found = self._open.get(name) or self._opened(name)
+            self._open[name] = found
+            checked = name in self._checked
+        if not checked:
+            check_lake(found.tier, self._superblock)
+            with self._lock:
+                self._checked.add(name)
+        return found.tier
 
     def is_archive(self, name: str) -> bool:
         """Whether what lies in a tier must be recalled before it is read, as far as the table says.
@@ -156,19 +160,31 @@ class Tiers(Mapping[str, Tier]):
             near = suggest(name, self.settings)
             raise NotFoundError(f"config.toml has no tier {name!r}{near}")
         capabilities = read_state(self._root, name, settings.url).capabilities
-        return open_tier(name, settings, self.environment, capabilities, self._patience)
+        opened = open_tier(name, settings, self.environment, capabilities, self._patience)
+        if self._stopped:
+            opened.retrying.stop()
+        return opened
+
+    def ask(self, name: str) -> None:
+        """Raise what keeps a tier from being used now; soon, whatever the others are waiting for."""
+        settings = self.settings[name]
+        known = read_state(self._root, name, settings.url).capabilities
+        opened = open_tier(name, settings, self.environment, known, PROMPT)
+        check_lake(opened.tier, self._superblock)
 
     def use(self, name: str, tier: Tier) -> None:
         """Use this object for a tier from now on: tests put one that fails in the place of another."""
         with self._lock:
             patience = Retrying(name, self._patience or Patience(), Counters())
             self._open[name] = OpenTier(tier, patience)
+            self._checked.add(name)
 
     def renew(self, settings: Mapping[str, TierSettings], disk: Disk) -> None:
         """Go by other settings from now on. What was opened before is used no more."""
         self.save_counters(disk)
         with self._lock:
             self.settings, dropped, self._open = dict(settings), self._open, {}
+            self._checked.clear()
         for opened in dropped.values():
             opened.retrying.stop()
 
@@ -182,9 +198,9 @@ class Tiers(Mapping[str, Tier]):
     def stop(self) -> None:
         """Have nobody wait for a tier any longer: a request that is under way is the last."""
         with self._lock:
-            opened = list(self._open.values())
-        for found in opened:
-            found.retrying.stop()
+            self._stopped = True
+            for opened in self._open.values():
+                opened.retrying.stop()
 
     def counters(self, name: str) -> dict[str, int]:
         """What happened on the way to a tier, in this process since it was last saved."""
@@ -208,6 +224,7 @@ class Tiers(Mapping[str, Tier]):
                 self.save_counters(disk)
         with self._lock:
             self._open.clear()
+            self._checked.clear()
 
 
 def check_lake(tier: Tier, superblock: Superblock) -> None:

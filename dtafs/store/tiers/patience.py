@@ -34,6 +34,10 @@ SHORT = Patience(timeout_s=20.0, attempts=3, give_up_s=30.0)
 """Somebody is waiting to be told what is wrong."""
 
 
+PROMPT = Patience(timeout_s=10.0, attempts=2, give_up_s=15.0)
+"""Whether a tier answers now."""
+
+
 class Passing(Exception):
     """A failure that may not be there the next time. `kind`: what it is counted as."""
 
