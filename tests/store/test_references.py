@@ -75,6 +75,18 @@ def opened(world: World, path: Path) -> References:
     return References(path, world.fetch, same)
 
 
+def check_alone(world: World, live: dict[int, bytes], chosen: list[int], table: References) -> None:
+    """What only some versions need, going up from it, is what a walk down from the others does not meet."""
+    besides = sorted(live)[::4]
+    rest = world.reached([r for s, r in live.items() if s not in chosen and s not in besides])
+    mine = {key[1:] for key in world.reached([live[s] for s in chosen]) - rest if key[:1] == CHUNK}
+    assert table.alone([(s, live[s]) for s in chosen], besides) == mine
+    needed_else = {key[1:] for key in rest}
+    for chunk in world.chunks:
+        found = table.needed_besides([chunk], {*chosen, *besides})
+        assert found == (chunk in needed_else)
+
+
 def check_dying(world: World, live: dict[int, bytes], chosen: list[int], found: Dying) -> None:
     rest = [root for serial, root in live.items() if serial not in chosen]
     mine = world.reached([live[serial] for serial in chosen])
@@ -113,6 +125,7 @@ def test_any_history(seed: int, choices: list[int]) -> None:
                 some = sorted(live)[choice % len(live) :: 3]
                 before = world.reached(list(live.values()))
                 check_dying(world, live, some, table.dying([(s, live[s]) for s in some]))
+                check_alone(world, live, some, table)
                 for one in some:
                     table.drop(one, live.pop(one))
                 dead |= before - world.reached(list(live.values()))
