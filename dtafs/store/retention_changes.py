@@ -59,7 +59,8 @@ def set_rules(
     reason: str = "",
     everything: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Make rules, or change those of the same names: all of them, or none.
+    """Make rules, or change those of the same names: all of them, or none where one is refused. Each is an
+    entry of its own; after an interruption the same call does the rest.
 
     A change needs a reason. One that makes a version go earlier is refused in compliance mode, and
     while a hold is on such a version. A rule that disposes of all datasets must be among `everything`.

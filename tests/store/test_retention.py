@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from dtafs.core.records import Cutoff, Event, Held, Rule, Scope
 from dtafs.core.retention_plan import Item, Tally
 from dtafs.core.values import Actor, Source
 from dtafs.errors import ConflictError, DtafsError, NotFoundError, RefusedError, UsageError
+from dtafs.store.database import Txn
 from dtafs.store.index import VersionRow
+from dtafs.store.index_records import RuleRow
+from dtafs.store.index_rows import encode_row
 from dtafs.store.lake import Lake
 from dtafs.store.retention import clock_doubt, explain, plan_items, still_due
 from dtafs.store.retention_changes import (
@@ -28,6 +32,7 @@ from dtafs.store.retention_changes import (
     waiting_in_plan,
 )
 from dtafs.store.retention_facts import Standing
+from dtafs.store.rule_overlaps import overlaps
 from dtafs.store.session import Session
 from tests.support.small_lakes import ACTOR, write_tree
 
@@ -372,3 +377,21 @@ def test_one_view_for_as_long_as_it_holds(lake: Lake, make: Any) -> None:
     assert Standing.of(lake.index, first) is first
     place_hold(lake, ANN, held("case"))
     assert Standing.of(lake.index, first) is not first
+
+
+def test_what_rules_make_of_each_other_is_told_in_bounded_time(lake: Lake, make: Any) -> None:
+    """A thousand rules for everything are half a million pairs in each dataset."""
+    for name in ("WF", "WG"):
+        make(name)
+    many = {f"r{n}": Rule(Cutoff("committed", "1y"), "notify", "x", "W*") for n in range(1_000)}
+    rows = [RuleRow(name, rule, 1, 1, ANN, "") for name, rule in many.items()]
+
+    def put(txn: Txn) -> None:
+        for row in rows:
+            txn.put("rule", row.name.encode(), encode_row(row))
+
+    lake.index.database.write(put)
+    start = time.process_time()
+    assert overlaps(Standing(lake.index), many, ["WF", "WG"]) == []
+    assert time.process_time() - start < 5
+    lake.index.database.write(lambda txn: [txn.delete("rule", n.encode()) for n in many])
