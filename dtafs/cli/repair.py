@@ -72,6 +72,13 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
         yield f"Parity of {count_text(parity['written'], 'pack')} {would}made{size}"
     if parity["removed"]:
         yield f"Parity of {count_text(parity['removed'], 'pack')} that are gone {would}removed"
+    tiers = facts["tiers"]
+    if tiers["stubs"]:
+        yield f"{count_text(tiers['stubs'], 'stub')} of packs that lie in tiers {would}made again"
+    if tiers["copies"]:
+        yield f"{count_text(tiers['copies'], 'pack')} in tiers {would}put again"
+    if tiers["deleted"]:
+        yield f"{count_text(tiers['deleted'], 'pack')} that nothing needs {would}deleted from tiers"
     if facts["reindexed"]:
         yield "The index was made again"
     for one in facts["lost"]:

@@ -7,8 +7,10 @@
    names that one and removes the damaged one, which then moves to quarantine. So whatever was readable
    stays so at every instant, and no row leads to damage on which deduplication would rely.
 3. *Chunks* that versions need and no pack has are looked for and put into a new pack.
-4. *Parity* that is damaged or missing is made again.
-5. What is still lost is told, and written to quarantine: dataset, versions, paths, ranges of bytes.
+4. *Tiers*: stubs that are lost are made again, copies that are wrong or gone are put again
+   (`dtafs.store.repair_tiers`). What is only in a tier counts as there.
+5. *Parity* that is damaged or missing is made again.
+6. What is still lost is told, and written to quarantine: dataset, versions, paths, ranges of bytes.
 
 A pack of which nothing can be saved stays named by the log, so that it is whole again once somebody
 puts the file back; a damaged file moves away, so that the data is stored anew where it is put again.
@@ -31,6 +33,7 @@ from dtafs.store.checks_packs import list_packs
 from dtafs.store.checks_tree import Reach
 from dtafs.store.lake import Lake
 from dtafs.store.parity_upkeep import renew_parity
+from dtafs.store.placement.stubs import is_away
 from dtafs.store.progress import Progress, Report
 from dtafs.store.quarantine import quarantine_pack, quarantined_packs, write_report
 from dtafs.store.reindex import reindex
@@ -40,6 +43,7 @@ from dtafs.store.repair_packs import PackMender, hash_file
 from dtafs.store.repair_record import Record, rows_agree
 from dtafs.store.repair_sources import Found, OtherLake, Sources, other_lakes
 from dtafs.store.repair_staged import StagedOriginals
+from dtafs.store.repair_tiers import TierRepair
 from dtafs.store.survey import Survey
 
 MISSING_CHUNKS = "chunks that no pack has"
@@ -75,6 +79,7 @@ def no_facts(dry_run: bool) -> dict[str, Any]:
     """What a repair tells that has found nothing."""
     facts: dict[str, Any] = {"dry_run": dry_run, "mended": [], "replaced": [], "quarantined": []}
     facts |= {"parity": {"written": 0, "removed": 0, "size_bytes": 0}, "reindexed": False}
+    facts["tiers"] = {"stubs": 0, "copies": 0, "deleted": 0}
     return {**facts, "lost": []}
 
 
@@ -169,7 +174,10 @@ class _Repair:
             self._tell("read the packs", done, len(present))
             hashes[pack] = hash_file(lake.path / pack_key(pack))
         self._sound = [p for p in present if hashes[p] == p and p in wanted]
-        bad = [p for p in sorted(wanted) if hashes.get(p) != p]
+        tiers = TierRepair(lake, self._dry_run)
+        tiers.mend_stubs(p for p in sorted(wanted) if p not in hashes)
+        far = {p for p in wanted if p not in hashes and is_away(lake.path, p)}
+        bad = [p for p in sorted(wanted) if hashes.get(p) != p and p not in far]
         exchanged = {
             found: lake.path / pack_key(pack)
             for pack, found in hashes.items()
@@ -184,6 +192,9 @@ class _Repair:
         for done, pack in enumerate(bad):
             self._tell("mend the packs", done, len(bad))
             self._pack(pack, keep)
+        tiers.mend_copies(wanted, not self._bad_entries)
+        self._facts["tiers"] = tiers.facts
+        self._gone |= tiers.lost
         for pack in present:
             # With a gap in the log it is not known what is named.
             if pack not in wanted and hashes[pack] != pack and not self._bad_entries:

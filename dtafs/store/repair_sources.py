@@ -1,4 +1,4 @@
-"""Where bytes that a lake has lost may still be: its other packs, other lakes, staged originals.
+"""Where bytes that a lake has lost may still be: its other packs, its tiers, other lakes, staged originals.
 
 Nothing that is found is trusted: a pack must have the SHA-256 that names it, a chunk the one that is
 its id. So another lake may be damaged itself, or belong to somebody else.
@@ -20,6 +20,7 @@ from dtafs.store.durable import Disk, TempFile, open_for_reading, read_at
 from dtafs.store.founding import read_superblock
 from dtafs.store.index import Index
 from dtafs.store.packs import Place, decode_frame, read_footer_of
+from dtafs.store.repair_tiers import from_tiers
 
 if TYPE_CHECKING:
     from dtafs.store.lake import Lake
@@ -201,6 +202,9 @@ class Sources:
             temp = copy_pack(disk, path, pack)
             if temp is not None:
                 return temp, str(path.relative_to(self._lake.path))
+        found = from_tiers(self._lake, pack)
+        if found is not None:
+            return found
         for other in self._others:
             temp = copy_pack(disk, other.path / pack_key(pack), pack)
             if temp is not None:

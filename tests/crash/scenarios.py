@@ -18,7 +18,7 @@ from dtafs.store.parity_upkeep import parity_files
 from dtafs.store.reindex import dump, reindex
 from dtafs.store.session import Session
 from dtafs.store.verify import verify_package
-from tests.crash import dispositions, records, repairs
+from tests.crash import dispositions, moves, records, repairs
 from tests.crash.simulated_disk import Image, Recorder, images
 from tests.support.small_lakes import (
     ACTOR,
@@ -281,6 +281,10 @@ SCENARIOS = (
     Scenario("dispose of v1", _two_versions, dispositions.disposing(1), BOTH, 2, TWO),
     Scenario("dispose of v2", _two_versions, dispositions.disposing(2), BOTH, 2),
     Scenario("retention", _two_versions, records.act, BOTH, 2, TWO),
+    Scenario("move", moves.hot, moves.move, BOTH, 2),
+    Scenario("recall", moves.away, moves.recall, BOTH, 2),
+    Scenario("move on", moves.away, moves.move_on, BOTH, 2),
+    Scenario("collect in a tier", moves.with_garbage, moves.collect, BOTH, 2),
     Scenario("reindex", _two_versions, _reindex, BOTH, 2, TWO),
 )
 
@@ -296,6 +300,7 @@ def record_trace(scenario: Scenario, path: Path, scratch: Path) -> Recorder:
 def verify(scenario: Scenario, image: Image, path: Path) -> None:
     """Reopen what a crash has left, and hold it to every promise."""
     image.write(path)
+    moves.settle(path)
     if scenario.name == "repair" and "repaired" not in image.reached:
         assert not repairs.repaired(path)["lost"]
     try:
@@ -322,6 +327,10 @@ def verify(scenario: Scenario, image: Image, path: Path) -> None:
             dispositions.verify(lake, number, scenario.trees, promised)
             assert_no_errors(lake)
             _verify_versions(scenario, image, lake)
+        if scenario.act.__module__ == moves.__name__:
+            moves.verify(scenario.name, lake, image.reached)
+            _verify_versions(scenario, image, lake)
+            assert_no_errors(lake)
         if "dataset" in image.reached or scenario.name != "create":
             _verify_staging(scenario, image, lake, count)
         _verify_index(lake)

@@ -72,6 +72,8 @@ def test_crash_anywhere(scenario: Scenario, memory_path: Path) -> None:
         ("export", Disk, "sync_everything"),
         ("collect", Disk, "sync"),
         ("repair", Disk, "sync"),
+        ("move", Disk, "sync"),
+        ("recall", Disk, "sync"),
         ("dispose of v1", Disk, "sync"),
         ("commit with parity", Disk, "sync_directory"),
         ("write and sync", DataFiles, "sync_names"),

@@ -10,10 +10,17 @@ from pathlib import Path
 import pytest
 
 from dtafs.store.lake import Lake
-from dtafs.store.placement.moves import move_pack
-from tests.support.mounts import Mount
+from dtafs.store.placement.moves import move_pack, move_packs
+from tests.support.mounts import Mount, mounted
 from tests.support.programs import ctl
-from tests.support.tiered import DATASET, add_tiers, content_packs, fill, random_tree
+from tests.support.tiered import (
+    DATASET,
+    add_tiers,
+    content_of,
+    content_packs,
+    fill,
+    random_tree,
+)
 
 TREE = random_tree(1, 3, 3_000_000)
 
@@ -37,8 +44,8 @@ def moved(lake_path: Path) -> Callable[[str], Path]:
 def test_what_is_away_reads(
     moved: Callable[[str], Path], mount: Callable[..., Mount], tier: str
 ) -> None:
-    mounted = mount(moved(tier))
-    top = mounted / f"{DATASET}/v1"
+    mount_of = mount(moved(tier))
+    top = mount_of / f"{DATASET}/v1"
     for name, item in TREE.items():
         path = top / os.fsdecode(name)
         assert path.stat().st_blocks == 0 and path.stat().st_size == len(item.content)
@@ -50,13 +57,38 @@ def test_what_is_away_reads(
 
 
 def test_who_does_not_wait(moved: Callable[[str], Path], mount: Callable[..., Mount]) -> None:
-    mounted = mount(moved("cold"))
-    path = mounted / f"{DATASET}/v1/file 1"
+    mount_of = mount(moved("cold"))
+    path = mount_of / f"{DATASET}/v1/file 1"
     with pytest.raises(OSError) as caught:
         os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     assert caught.value.errno == errno.EAGAIN
     assert path.read_bytes() == TREE[b"file 1"].content
     os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+
+
+def test_a_daemon_killed_in_a_move(lake_path: Path, tmp_path: Path) -> None:
+    """At moments that differ: whatever it was doing, everything reads, and the next daemon goes on."""
+    add_tiers(
+        lake_path,
+        "\n[tiering]\nafter_days = 0\nsettle_hours = 0\nsize_min_kib = 0\nevery_s = 0.05\n",
+    )
+    with Lake.open(lake_path) as lake:
+        for number in range(6):
+            tree = random_tree(number, 1, 1_000_000)
+            fill(lake, lake_path.parent / "scratch", tree, dataset=f"D{number}")
+    for cycle in range(5):
+        with mounted(lake_path, tmp_path / "kills") as mount:
+            for _ in range(cycle):
+                os.stat(mount / "D0/v1/file 0")
+                list(os.scandir(mount / "D5/v1"))
+            mount.kill()
+        with Lake.open(lake_path, write=True, wait_s=10.0) as lake:
+            for number in range(6):
+                content = content_of(lake, f"D{number}:v1", b"file 0")
+                expected = random_tree(number, 1, 1_000_000)[b"file 0"].content
+                assert lake.objects.read(content, 0, content.size) == expected
+    with Lake.open(lake_path) as lake:
+        assert not move_packs(lake, content_packs(lake), "warm").left
 
 
 def test_without_a_daemon_a_command_says_what_to_do(moved: Callable[[str], Path]) -> None:

@@ -147,6 +147,11 @@ class Placed:
         self._disk.replace(path, encode_stub(stub))
         self._known.pop(stub.pack, None)
 
+    def remove(self, pack: bytes) -> None:
+        """Take a damaged stub away, durably, of a pack that is hot. Under the lock."""
+        self._disk.unlink(self._root / stub_key(pack))
+        self._known.pop(pack, None)
+
     def doom(self, pack: bytes) -> None:
         """Put the stub of a pack, if there is one, with those of packs that are being deleted
         everywhere, durably and in one step. Under the lock."""
