@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from dtafs.errors import (
     ConflictError,
@@ -93,8 +94,11 @@ class S3Tier(Tier):
             self._verify_archived(key, data)
             return
         digest = hashlib.sha256()
-        self.fetch(key, digest.update)
-        if digest.digest() != digest_of(data):
+        with ThreadPoolExecutor(1, "dtafs-verify") as beside:
+            wanted = beside.submit(digest_of, data)
+            self.fetch(key, digest.update)
+            same = digest.digest() == wanted.result()
+        if not same:
             raise IntegrityError(f"{self.name}: {key} has not the bytes that were put there")
 
     def _verify_archived(self, key: str, data: Source) -> None:
@@ -130,15 +134,20 @@ class S3Tier(Tier):
 
     def fetch(self, key: str, sink: Callable[[bytes], object]) -> None:
         name, offset, total = object_name(key), 0, 1
-        while offset < total and not self.bucket.ignores_ranges:
-            part, total = self.bucket.get(name, offset, PART_BYTES)
-            if not part:
-                return
-            sink(part)
-            offset += len(part)
-        if offset < total:  # all of it in memory, or every part would cost as much
-            rest = self.bucket.get(name, 0, None)[0][offset:]
-            for part in parts_of(rest):
+        with ThreadPoolExecutor(1, "dtafs-fetch") as ahead:
+            # The next part is fetched while `sink` has this one.
+            coming = ahead.submit(self.bucket.get, name, 0, PART_BYTES)
+            while offset < total and not self.bucket.ignores_ranges:
+                part, total = coming.result()
+                if not part or self.bucket.ignores_ranges:
+                    break
+                if offset + len(part) < total:
+                    coming = ahead.submit(self.bucket.get, name, offset + len(part), PART_BYTES)
+                sink(part)
+                offset += len(part)
+        if offset < total and self.bucket.ignores_ranges:
+            # All of it in memory, or every part would cost as much.
+            for part in parts_of(self.bucket.get(name, 0, None)[0][offset:]):
                 sink(part)
 
     def recall(self, key: str) -> None:
