@@ -240,6 +240,7 @@ class StagedListing(OpenDirectory):
         self._home, self._handle, self._dots, self._show = home, handle, dots, show
 
     async def read(self, start: int, emit: Emit) -> None:
+        await self._home.drain()  # names that the kernel gets to know may have to become rows
         page = _Page(self._home, self._handle, self._dots, self._show, start, emit)
         while not await self._home.look(page.fill):
             await trio.lowlevel.checkpoint()

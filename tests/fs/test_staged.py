@@ -268,6 +268,19 @@ async def test_the_loop_flushes_nothing_where_a_thread_can(
     assert flushes and threading.get_ident() not in flushes
 
 
+async def test_a_listing_waits_while_many_rows_wait_for_a_flush(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it shows may have to become rows: without that, a slow disk would fill the memory."""
+    await start(world)
+    await world.write("D/staging/y", b"two")
+    for module in ("area", "tables"):
+        monkeypatch.setattr(f"dtafs.store.staging.{module}.FULL_ROWS", 1)
+    assert world.lake.area.is_full
+    assert {b"x", b"y"} <= set(await world.names("D/staging"))
+    assert not world.lake.area.is_full
+
+
 async def test_the_loop_closes_no_file_that_was_emptied_and_cuts_none(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

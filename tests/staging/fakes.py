@@ -31,7 +31,7 @@ class FakeObjects:
             self._decoded[wanted] = decode_node(self.nodes[wanted])
         return self._decoded[wanted]
 
-    def read(self, content: Content, offset: int, size: int) -> bytes:
+    def read(self, content: Content, offset: int, size: int, near: bool = False) -> bytes:
         return self.contents[content.sha256][offset : offset + size]
 
     def store(self, data: bytes) -> Content:

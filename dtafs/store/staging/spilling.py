@@ -18,8 +18,8 @@ from dtafs.store.staging.overlay import Overlay, Virtual, names_in
 from dtafs.store.staging.rows import Dentry, encode, number, row_of_entry
 from dtafs.store.staging.tables import FULL_ROWS
 
-VIRTUALS_MAX = 50_000
-"""About 30 MB."""
+VIRTUALS_MAX = 30_000
+"""About 18 MB. A listing waits for a flush where many rows wait for one, so that there are not many more."""
 SPILLED_AT_ONCE = 256
 """More than one step of a listing brings, and some 5 ms of work."""
 
