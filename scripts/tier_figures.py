@@ -27,11 +27,15 @@ from dtafs.store.placement.moves import copy_pack
 from dtafs.store.session import Session, actor_here
 from dtafs.store.tiers.attach import attach
 from dtafs.store.tiers.mirror import mirror
+from scripts.far_figures import reading_far
 from scripts.figures import MIB, Figure
 from tests.support.object_stores import ACCESS_KEY, SECRET_KEY, ObjectStore, seaweedfs
 
 FILE_MIB = 32
 """The size of a full pack."""
+
+READ_MIB = 1_024
+"""Of each file that is read through the mount."""
 
 
 def tiering(directory: Path, packs: int, versions: int, rounds: int) -> Iterator[Figure]:
@@ -39,6 +43,7 @@ def tiering(directory: Path, packs: int, versions: int, rounds: int) -> Iterator
     (directory / "server").mkdir()
     with seaweedfs(directory / "server") as store, _surroundings(store):
         yield moving(directory, store, packs, rounds)
+        yield from reading_far(directory, store.url("far"), _client(store), "far", rounds, READ_MIB)
         yield from restoring(directory, store, versions)
 
 
