@@ -11,7 +11,8 @@ is caught: what it did not sync through the same door counts as not synced.
 modelled promises only what POSIX and every Linux file system do:
 
 - a file's bytes are on it from `fsync` of the file on; until then they may be there, be missing, be
-  there in part, or be a run of zeros of the right length (what delayed allocation leaves: a hole);
+  there in part, be a run of zeros of the right length (what delayed allocation leaves: a hole), or be
+  anything at all;
 - a name is on it from `fsync` of its directory on; until then it may be there or not, independently
   of other names, and independently of whether the file was synced;
 - `rename` is one step: never both names gone, never half of each.
@@ -246,16 +247,23 @@ class Fate(NamedTuple):
     """What a crash does to everything that was not synced."""
 
     data: str
-    """kept, lost, torn, zeros."""
+    """kept, lost, torn, zeros, garbled."""
     names: str
     """kept, lost, or mixed: each one by the toss of a coin seeded with the point of the crash."""
 
 
-FATES = tuple(
-    Fate(data, names)
-    for data in ("kept", "lost", "torn", "zeros")
-    for names in ("kept", "lost", "mixed")
+FATES = (
+    *(
+        Fate(data, names)
+        for data in ("kept", "lost", "torn", "zeros")
+        for names in ("kept", "lost", "mixed")
+    ),
+    Fate("garbled", "kept"),
 )
+
+UNSEALED = "staging/data/"
+"""Bytes here have no checksum until their file is sealed: garbled, they could not be told from what
+was written, and the file systems that dtafs is for leave holes in their place."""
 
 
 @dataclass
@@ -344,8 +352,11 @@ class _Disk:
                     directories[path] = self.trace.directories[node]
                     walk.append((path + "/", node))
                 else:
-                    files[path] = (self._bytes(node, fate.data), self.modes.get(node, 0o600))
-                    if fate.data == "zeros" and self.now.get(node) != self.safe.get(node):
+                    fallen = fate.data
+                    if fallen == "garbled" and path.startswith(UNSEALED):
+                        fallen = "zeros"
+                    files[path] = (self._bytes(node, fallen), self.modes.get(node, 0o600))
+                    if fallen == "zeros" and self.now.get(node) != self.safe.get(node):
                         holes[path] = self._same(node)
         return Image(point, fate, tuple(self.reached), files, directories, holes)
 
@@ -366,6 +377,8 @@ class _Disk:
         same = self._same(node)
         if fate == "zeros":
             return now[:same] + bytes(len(now) - same)
+        if fate == "garbled":
+            return now[:same] + random.Random(same).randbytes(len(now) - same)
         middle = same + (max(len(now), len(safe)) - same) // 2
         return now[:middle] + safe[middle:]
 

@@ -100,4 +100,4 @@ def test_an_image_can_be_written_and_read_back(tmp_path: Path) -> None:
 
 
 def test_every_fate_is_tried() -> None:
-    assert len(set(FATES)) == 12
+    assert len(set(FATES)) == 13
