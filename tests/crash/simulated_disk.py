@@ -32,9 +32,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from dtafs.store import durable
+from tests.crash.fates import FATES, UNSEALED, Fate
 
 IGNORED = frozenset({"run", "cache"})
 """Top-level names that hold sockets, locks and what is rebuilt: nothing there has to survive."""
@@ -243,29 +244,6 @@ def _read(path: Path) -> bytes:
         return file.read()
 
 
-class Fate(NamedTuple):
-    """What a crash does to everything that was not synced."""
-
-    data: str
-    """kept, lost, torn, zeros, garbled."""
-    names: str
-    """kept, lost, or mixed: each one by the toss of a coin seeded with the point of the crash."""
-
-
-FATES = (
-    *(
-        Fate(data, names)
-        for data in ("kept", "lost", "torn", "zeros")
-        for names in ("kept", "lost", "mixed")
-    ),
-    Fate("garbled", "kept"),
-)
-
-UNSEALED = "staging/data/"
-"""Bytes here have no checksum until their file is sealed: garbled, they could not be told from what
-was written, and the file systems that dtafs is for leave holes in their place."""
-
-
 @dataclass
 class Image:
     """A tree that a crash after `point` events may leave; `write` makes it."""
@@ -352,9 +330,8 @@ class _Disk:
                     directories[path] = self.trace.directories[node]
                     walk.append((path + "/", node))
                 else:
-                    fallen = fate.data
-                    if fallen == "garbled" and path.startswith(UNSEALED):
-                        fallen = "zeros"
+                    unsealed = fate.data == "garbled" and path.startswith(UNSEALED)
+                    fallen = "zeros" if unsealed else fate.data
                     files[path] = (self._bytes(node, fallen), self.modes.get(node, 0o600))
                     if fallen == "zeros" and self.now.get(node) != self.safe.get(node):
                         holes[path] = self._same(node)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.simulated_disk import FATES, Image, Recorder, images
+from tests.crash.fates import FATES
+from tests.crash.simulated_disk import Image, Recorder, images
 
 
 def _write(path: Path, data: bytes, *, sync: bool) -> None:
