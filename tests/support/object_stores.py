@@ -92,7 +92,17 @@ def seaweedfs(folder: Path, bucket: str = "lakes") -> Iterator[ObjectStore]:
     with _running(command, folder / "weed.log", keys) as process:
         endpoint = f"http://127.0.0.1:{s3}"
         _await_answer(endpoint, process)
+        _await_words(b"created bucket", folder / "weed.log", process)
         yield ObjectStore(endpoint, bucket)
+
+
+def _await_words(words: bytes, output: Path, process: subprocess.Popen[bytes]) -> None:
+    """SeaweedFS answers a moment before it has made the bucket, and says so in its log."""
+    deadline_s = time.monotonic() + START_LIMIT_S
+    while words not in output.read_bytes():
+        assert process.poll() is None, f"the server ended with {process.returncode}; see {output}"
+        assert time.monotonic() < deadline_s, f"the server does not come to say {words!r}"
+        time.sleep(POLL_S)
 
 
 def make_bucket(endpoint: str, bucket: str) -> None:
