@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from dtafs.cli.base import Call, Failed, standard
-from dtafs.cli.words import count_text, fields, size_text
+from dtafs.cli.words import fields, size_text
+from dtafs.core.quantities import counted
 from dtafs.errors import RecallError, StorageError
 from dtafs.store.compare import printable
 
@@ -73,7 +74,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
     for name, why in facts["refused"].items():
         yield f"Kept {name}: {printable(why)}"
     if facts["destroyed_packs"]:
-        packs = count_text(facts["destroyed_packs"], "pack")
+        packs = counted(facts["destroyed_packs"], "pack")
         written = size_text(facts["written_bytes"])
         yield f"{packs} of {size_text(facts['destroyed_bytes'])} destroyed, {written} written anew"
     done = len(facts["archived"]) + len(facts["disposed"])

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtafs.cli.base import Call, Failed, standard
-from dtafs.cli.words import count_text, time_text
+from dtafs.cli.words import time_text
+from dtafs.core.quantities import counted
 from dtafs.errors import DtafsError, IntegrityError, UsageError
 
 if TYPE_CHECKING:
@@ -139,14 +140,14 @@ def _answer(
             sys.stdout.write(f"✘ {text}\n")
         if len(findings) > SHOWN_MAX:
             sys.stdout.write(f"✘ and {len(findings) - SHOWN_MAX:,} more\n")
-    number = count_text(len(findings), "finding")
+    number = counted(len(findings), "finding")
     raise Failed(IntegrityError(f"{what} does not verify: {number}"), facts)
 
 
 def _verified_lines(verified: Verified) -> Iterator[str]:
     facts = verified.facts
     actor = facts["actor"]
-    yield f"✔ {facts['id']}: {count_text(facts['files'], 'file')}, {facts['size_bytes']:,} bytes"
+    yield f"✔ {facts['id']}: {counted(facts['files'], 'file')}, {facts['size_bytes']:,} bytes"
     yield f"✔ SHA-256 {facts['sha256']}"
     yield f"✔ Sealed {time_text(facts['time'])} UTC by {actor['user']} on {actor['host']}"
     yield f"✔ Log entries 1 to {facts['entries']} chained and signed"
@@ -154,6 +155,6 @@ def _verified_lines(verified: Verified) -> Iterator[str]:
 
 
 def _audit_lines(audit: Audit) -> Iterator[str]:
-    yield f"✔ {audit.entries:,} log entries of {count_text(audit.datasets, 'dataset')}"
-    yield f"✔ {count_text(audit.versions, 'version')} proved down to the last file"
-    yield f"✔ {count_text(audit.files, 'distinct content')} read, {audit.size_bytes:,} bytes"
+    yield f"✔ {audit.entries:,} log entries of {counted(audit.datasets, 'dataset')}"
+    yield f"✔ {counted(audit.versions, 'version')} proved down to the last file"
+    yield f"✔ {counted(audit.files, 'distinct content')} read, {audit.size_bytes:,} bytes"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtafs.cli.base import CONTEXT, Call, LazyGroup, Place, group_options, standard
-from dtafs.cli.words import count_text, fields, time_text
+from dtafs.cli.words import fields, time_text
+from dtafs.core.quantities import counted
 from dtafs.store.compare import printable
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def place(
     }
     with call.session() as session:
         facts = session.place_hold(name, matter, reason, scope, custodian, descendants)
-    line = f"Hold {name} is on {count_text(facts['versions'], 'version')}"
+    line = f"Hold {name} is on {counted(facts['versions'], 'version')}"
     if descendants:
         line += f" and {facts['descendants']:,} that were made from them"
     call.answer(facts, [line])
@@ -152,7 +153,7 @@ def _hold_lines(rows: list[HoldRow]) -> Iterator[str]:
             ]
         )
         yield ""
-    yield count_text(len(rows), "hold")
+    yield counted(len(rows), "hold")
 
 
 @click.command()

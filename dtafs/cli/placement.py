@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from dtafs.cli.base import Call, Failed, standard
-from dtafs.cli.words import count_text, size_text
+from dtafs.cli.words import size_text
+from dtafs.core.quantities import counted
 from dtafs.errors import StorageError
 
 WHAT = "WHAT…"
@@ -52,9 +53,9 @@ def move(call: Call, what: tuple[str, ...], tier: str) -> None:
         facts = session.tier_move(named(what), tier, progress=report)
     if facts.get("left") and tier != "hot":
         reason = next(iter(facts["left"].values()))
-        number = count_text(len(facts["left"]), "pack")
+        number = counted(len(facts["left"]), "pack")
         raise Failed(StorageError(f"{number} could not be moved: {reason}"), facts)
-    moved = f"{count_text(facts['packs'], 'pack')}, {size_text(facts['size_bytes'])} moved"
+    moved = f"{counted(facts['packs'], 'pack')}, {size_text(facts['size_bytes'])} moved"
     call.answer(facts, [f"{moved} to {tier}"])
 
 
@@ -72,7 +73,7 @@ def recall(call: Call, what: tuple[str, ...], no_wait: bool) -> None:
     if not facts["packs"]:
         call.answer(facts, ["All of it is on the hot disk"])
         return
-    text = f"{count_text(facts['packs'], 'pack')}, {size_text(facts['size_bytes'])}"
+    text = f"{counted(facts['packs'], 'pack')}, {size_text(facts['size_bytes'])}"
     done = f"Asked for {text}; {_estimate(facts)}" if facts["left"] else f"Brought back {text}"
     call.answer(facts, [done])
 
@@ -115,13 +116,13 @@ def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
         yield "Everything lies where it should"
         return
     yield (
-        f"{count_text(len(steps), 'pack')}: {size_text(facts['size_bytes'])} to move, "
+        f"{counted(len(steps), 'pack')}: {size_text(facts['size_bytes'])} to move, "
         f"{size_text(facts['freed_bytes'])} freed on the hot disk"
     )
     if "moved" in facts:
         moved = facts["moved"]
         failures = f", {facts['failures']} could not be" if facts["failures"] else ""
-        yield f"Moved {count_text(moved['packs'], 'pack')}, {size_text(moved['size_bytes'])}{failures}"
+        yield f"Moved {counted(moved['packs'], 'pack')}, {size_text(moved['size_bytes'])}{failures}"
 
 
 @click.command("plan-read")
@@ -148,7 +149,7 @@ def plan_read(call: Call, what: tuple[str, ...]) -> None:
 def _read_lines(facts: dict[str, Any]) -> Iterator[str]:
     for place in facts["places"]:
         kind = " (archive)" if place["archive"] else ""
-        text = f"{place['tier']}{kind}: {count_text(place['packs'], 'pack')}"
+        text = f"{place['tier']}{kind}: {counted(place['packs'], 'pack')}"
         if place["tier"] == "hot":
             yield f"{text}, here"
         else:

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from dtafs.cli.base import WRITER_WAIT_S, Call, Failed, standard
-from dtafs.cli.words import count_text, size_text
+from dtafs.cli.words import size_text
+from dtafs.core.quantities import counted
 from dtafs.errors import IntegrityError
 from dtafs.store.compare import printable
 
@@ -49,7 +50,7 @@ def repair(call: Call, lakes: tuple[str, ...], dry_run: bool) -> None:
     if facts["lost"]:
         if not call.as_json:
             sys.stdout.writelines(line + "\n" for line in lines)
-        number = count_text(len(facts["lost"]), "object")
+        number = counted(len(facts["lost"]), "object")
         failure = f"{number} of the lake {call.path} cannot be mended"
         raise Failed(IntegrityError(failure), facts)
     call.answer(facts, [*lines, "✔ Nothing is lost"])
@@ -60,7 +61,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
     for one in facts["mended"]:
         yield f"{would}mended    {one['object']}  from {one['how']}"
     for one in facts["replaced"]:
-        text = f"{would}replaced  {one['object']}  {count_text(one['chunks_saved'], 'chunk')} saved"
+        text = f"{would}replaced  {one['object']}  {counted(one['chunks_saved'], 'chunk')} saved"
         if one["chunks_lost"]:
             text += f", {one['chunks_lost']:,} not"
         yield text + (f", from {', '.join(one['sources'])}" if one["sources"] else "")
@@ -69,16 +70,16 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
     parity = facts["parity"]
     if parity["written"]:
         size = f" ({size_text(parity['size_bytes'])})" if parity["size_bytes"] else ""
-        yield f"Parity of {count_text(parity['written'], 'pack')} {would}made{size}"
+        yield f"Parity of {counted(parity['written'], 'pack')} {would}made{size}"
     if parity["removed"]:
-        yield f"Parity of {count_text(parity['removed'], 'pack')} that are gone {would}removed"
+        yield f"Parity of {counted(parity['removed'], 'pack')} that are gone {would}removed"
     tiers = facts["tiers"]
     if tiers["stubs"]:
-        yield f"{count_text(tiers['stubs'], 'stub')} of packs that lie in tiers {would}made again"
+        yield f"{counted(tiers['stubs'], 'stub')} of packs that lie in tiers {would}made again"
     if tiers["copies"]:
-        yield f"{count_text(tiers['copies'], 'pack')} in tiers {would}put again"
+        yield f"{counted(tiers['copies'], 'pack')} in tiers {would}put again"
     if tiers["deleted"]:
-        yield f"{count_text(tiers['deleted'], 'pack')} that nothing needs {would}deleted from tiers"
+        yield f"{counted(tiers['deleted'], 'pack')} that nothing needs {would}deleted from tiers"
     if facts["reindexed"]:
         yield "The index was made again"
     for one in facts["lost"]:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from dtafs.cli.base import LAKE_PATH, Call, Failed, standard
-from dtafs.cli.words import count_text
+from dtafs.core.quantities import counted
 from dtafs.errors import IntegrityError, UsageError
 
 
@@ -64,7 +64,7 @@ def restore(
     if facts["problems"]:
         if not call.as_json:
             call.answer(facts, lines)
-        number = count_text(len(facts["problems"]), "problem")
+        number = counted(len(facts["problems"]), "problem")
         text = f"the lake is restored as far as its tiers have it, with {number}"
         raise Failed(IntegrityError(f"{text}; the first: {facts['problems'][0]}"), facts)
     call.answer(facts, lines)
@@ -74,14 +74,14 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
     yield f"Restored the lake {facts['lake']} in {facts['path']} in {facts['seconds']:.1f} s"
     yield ", ".join(
         (
-            count_text(facts["datasets"], "dataset"),
-            count_text(facts["versions"], "version"),
+            counted(facts["datasets"], "dataset"),
+            counted(facts["versions"], "version"),
             f"{facts['entries']:,} entries of the log",
         )
     )
-    packs = count_text(facts["content_packs"], "content pack")
+    packs = counted(facts["content_packs"], "content pack")
     there = f"{facts['content_packs_in_tiers']:,} can be read from tiers"
-    yield f"{count_text(facts['metadata_packs'], 'metadata pack')} fetched; of {packs} {there}"
+    yield f"{counted(facts['metadata_packs'], 'metadata pack')} fetched; of {packs} {there}"
     yield from (f"! {problem}" for problem in facts["problems"])
     yield f"Its public key is {facts['public_key']}: compare it with what you noted"
     if not facts["writable"]:

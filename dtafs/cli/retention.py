@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from dtafs.cli.base import CONTEXT, Call, LazyGroup, Place, group_options, standard
-from dtafs.cli.words import count_text, ever_text, fields, size_text, table, time_text
+from dtafs.cli.words import ever_text, fields, size_text, table, time_text
+from dtafs.core.quantities import counted
 from dtafs.store.compare import printable
 
 PLACES = {
@@ -142,7 +143,7 @@ def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
     if freed is not None and freed["chunks"]:
         alone = f"{size_text(freed['size_bytes'])} that nothing else needs"
         yield f"Disposing of them frees about {size_text(freed['stored_bytes'])}: {alone}"
-    looked_at = count_text(facts["versions"], "version")
+    looked_at = counted(facts["versions"], "version")
     yield f"{looked_at}: {done}, {counts['blocked']:,} blocked"
     yield f"Plan {facts['plan']}"
 

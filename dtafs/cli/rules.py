@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtafs.cli.base import CONTEXT, Call, LazyGroup, Place, group_options, standard
-from dtafs.cli.words import count_text, table
+from dtafs.cli.words import table
+from dtafs.core.quantities import counted
 from dtafs.store.compare import printable
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _rule_lines(rows: list[RuleRow]) -> Iterator[str]:
 
     if rows:
         yield from table([("RULE", ""), *((row.name, describe_rule(row.rule)) for row in rows)])
-    yield count_text(len(rows), "rule")
+    yield counted(len(rows), "rule")
 
 
 @click.command()

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from dtafs.cli.base import Call, standard
-from dtafs.cli.words import change_lines, count_text, totals_line
+from dtafs.cli.words import change_lines, totals_line
+from dtafs.core.quantities import counted
 
 
 @click.command()
@@ -52,7 +53,7 @@ def _version_line(facts: dict[str, Any]) -> str:
 
 
 def _put_line(done: dict[str, Any]) -> str:
-    text = f"Staged {count_text(done['files'], 'file')}, {done['size_bytes']:,} bytes"
+    text = f"Staged {counted(done['files'], 'file')}, {done['size_bytes']:,} bytes"
     return f"{text}; removed {done['removed']:,}" if done["removed"] else text
 
 

@@ -11,7 +11,6 @@ import click
 
 from dtafs.cli.base import WRITER_WAIT_S, Call, Failed, standard
 from dtafs.cli.words import (
-    count_text,
     fields,
     mirror_text,
     requests_text,
@@ -19,6 +18,7 @@ from dtafs.cli.words import (
     time_text,
     verified_text,
 )
+from dtafs.core.quantities import counted
 from dtafs.errors import IntegrityError, RefusedError, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -70,11 +70,11 @@ def check(call: Call, read_data: bool, max_age: str | None, rate: str | None) ->
     if errors:
         if not call.as_json:
             sys.stdout.writelines(text + "\n" for text in texts)
-        number = count_text(len(errors), "error")
+        number = counted(len(errors), "error")
         raise Failed(IntegrityError(f"the lake {call.path} is not sound: {number}"), facts)
     left_out = "" if write else " (staging apart)"
     if scrub is not None:
-        read = f"{count_text(scrub.packs, 'pack')} of {size_text(scrub.size_bytes)}"
+        read = f"{counted(scrub.packs, 'pack')} of {size_text(scrub.size_bytes)}"
         texts.append(f"Read {read}; {scrub.skipped:,} were read lately")
     call.answer(facts, [*texts, f"✔ The lake is sound{left_out}"])
 
@@ -112,7 +112,7 @@ def reindex(call: Call) -> None:
 
 def _reindex_lines(facts: dict[str, Any]) -> Iterator[str]:
     rows = sum(facts["rows"].values())
-    yield f"Applied {facts['entries']:,} log entries: {count_text(rows, 'row')}"
+    yield f"Applied {facts['entries']:,} log entries: {counted(rows, 'row')}"
     if facts["changed"] is not None:
         parts = ", ".join(f"{facts[name]:,} {name}" for name in ("added", "removed", "changed"))
         yield f"Against the index before: {parts}"
@@ -154,7 +154,7 @@ def _collect_lines(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _packs_text(sums: dict[str, int]) -> str:
-    return f"{count_text(sums['packs'], 'pack')} of {size_text(sums['size_bytes'])}"
+    return f"{counted(sums['packs'], 'pack')} of {size_text(sums['size_bytes'])}"
 
 
 @click.command()
@@ -203,13 +203,13 @@ def _tier_fields(placed: dict[str, Any]) -> list[tuple[str, str]]:
         return []
     shown = {"hot": placed["hot"], **placed["tiers"]}
     lines = [
-        (f"In {name}", f"{where['size_bytes']:>18,} bytes  {count_text(where['packs'], 'pack')}")
+        (f"In {name}", f"{where['size_bytes']:>18,} bytes  {counted(where['packs'], 'pack')}")
         for name, where in shown.items()
     ]
     away = placed["away"]
     lines.append(("Not on the hot disk", f"{away['size_bytes']:>18,} bytes"))
     if placed["recalls_waiting"]:
-        lines.append(("Being recalled", count_text(placed["recalls_waiting"], "pack")))
+        lines.append(("Being recalled", counted(placed["recalls_waiting"], "pack")))
     if placed["being_deleted"]:
-        lines.append(("Being deleted", count_text(placed["being_deleted"], "pack")))
+        lines.append(("Being deleted", counted(placed["being_deleted"], "pack")))
     return lines

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from dtafs.core.quantities import counted
 from dtafs.store.compare import printable
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -43,11 +44,6 @@ def size_text(size_bytes: int) -> str:
     return f"{value:.2f} {unit}" if value < 1 else f"{value:.3g} {unit}"
 
 
-def count_text(count: int, what: str) -> str:
-    """`1 file`, `2 files`."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def time_text(text: str) -> str:
     """A time of the log to the second: `2024-07-04 12:00:00`, in UTC."""
     return text[:19].replace("T", " ")
@@ -64,7 +60,7 @@ def verified_text(facts: dict[str, Any]) -> str:
     if facts["oldest"]:
         parts.append(f"since {time_text(facts['oldest'])} UTC")
     if facts["never"]:
-        parts.append(f"never: {facts['never']:,} of {count_text(facts['packs'], 'pack')}")
+        parts.append(f"never: {facts['never']:,} of {counted(facts['packs'], 'pack')}")
     if facts["damaged"]:
         parts.append(f"damaged: {facts['damaged']:,}")
     return "; ".join(parts) or "nothing is stored"
@@ -97,7 +93,7 @@ DISPOSED = "its bytes are gone, lawfully; see: dtafsctl retain certificate {}"
 def version_fields(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """What is said of a version everywhere."""
     actor = facts["actor"]
-    files = count_text(facts["files"], "file")
+    files = counted(facts["files"], "file")
     return [
         ("Version", facts["id"]),
         ("SHA-256", facts["sha256"]),
@@ -156,12 +152,10 @@ def mirror_text(facts: dict[str, Any]) -> str:
         entries = f"{facts['entries_behind']:,} of its last entries"
         lines = [f"tier {facts['tier']} lacks {entries}, for {facts['behind_s']:,.0f} s"]
     if facts["content_packs_behind"]:
-        lines.append(
-            f"{count_text(facts['content_packs_behind'], 'content pack')} still to be copied"
-        )
+        lines.append(f"{counted(facts['content_packs_behind'], 'content pack')} still to be copied")
     if facts["left_out"]:
         lines.append(
-            f"{count_text(len(facts['left_out']), 'pack')} cannot be read here: dtafsctl check"
+            f"{counted(len(facts['left_out']), 'pack')} cannot be read here: dtafsctl check"
         )
     if facts["problem"]:
         lines.append(facts["problem"])

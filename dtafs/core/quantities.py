@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: `30d`, `12h`, `50M`."""
+"""Durations, sizes and counts as people write them: `30d`, `12h`, `50M`, `2 files`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def parse_size_bytes(text: str) -> int:
     if value is None or not math.isfinite(value * BYTES[unit]):
         raise UsageError(f"{text!r} is not a size: write 500K, 50M or 2G")
     return int(value * BYTES[unit])
+
+
+def counted(number: int, what: str) -> str:
+    """`1 file`, `2,000 files`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _number(text: str) -> float | None:

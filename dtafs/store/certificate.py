@@ -12,6 +12,7 @@ import msgspec
 
 from dtafs.core.entries import decode_manifest, manifest_hash
 from dtafs.core.names import format_time
+from dtafs.core.quantities import counted
 from dtafs.core.record_checks import decode_destroyed, decode_disposed
 from dtafs.core.records import Amount
 from dtafs.core.values import Actor
@@ -139,7 +140,8 @@ def _actor_text(facts: dict[str, Any]) -> str:
 
 def _amount(facts: dict[str, Any]) -> str:
     amount = msgspec.convert(facts, Amount)
-    return f"{amount.packs:,} packs, {amount.chunks:,} chunks, {amount.size_bytes:,} bytes"
+    parts = ((amount.packs, "pack"), (amount.chunks, "chunk"), (amount.size_bytes, "byte"))
+    return ", ".join(counted(number, what) for number, what in parts)
 
 
 def _destroyed(facts: dict[str, Any]) -> list[str]:

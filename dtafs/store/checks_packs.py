@@ -17,6 +17,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from dtafs.core.format import pack_key
+from dtafs.core.quantities import counted
 from dtafs.core.values import HASH_BYTES
 from dtafs.errors import DtafsError, NotFoundError
 from dtafs.store.checks_parity import read_parity
@@ -27,7 +28,7 @@ from dtafs.store.findings import WARNING, Affected
 from dtafs.store.index_packs import PackRow, decode_place
 from dtafs.store.packs import Pack, Place, decode_frame, hash_pack, read_footer
 from dtafs.store.pending import TABLES as PENDING_TABLES
-from dtafs.store.survey import DAMAGE, Bringer, Survey, counted
+from dtafs.store.survey import DAMAGE, Bringer, Survey
 
 FRESH_S = 60.0
 """A pack that is younger, in a lake that another process writes to, is not an orphan yet."""

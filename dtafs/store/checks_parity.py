@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dtafs.core.format import pack_key
+from dtafs.core.quantities import counted
 from dtafs.errors import NotFoundError
 from dtafs.store.findings import WARNING
 from dtafs.store.parity import ParityFile
 from dtafs.store.parity_upkeep import parity_files
-from dtafs.store.survey import DAMAGE, Survey, counted
+from dtafs.store.survey import DAMAGE, Survey
 
 MEND = "run dtafsctl repair"
 

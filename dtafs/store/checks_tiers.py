@@ -14,6 +14,7 @@ from functools import partial
 
 from dtafs.core.format import PackKind, pack_key
 from dtafs.core.placed import Stub
+from dtafs.core.quantities import counted
 from dtafs.errors import IntegrityError, NotFoundError, RecallError
 from dtafs.store.checks_packs import read_frames
 from dtafs.store.findings import WARNING, Affected
@@ -25,7 +26,7 @@ from dtafs.store.placement.stubs import (
     read_stub,
     stubbed_packs,
 )
-from dtafs.store.survey import DAMAGE, Survey, counted
+from dtafs.store.survey import DAMAGE, Survey
 from dtafs.store.tiers.base import Tier
 
 MEND = "run dtafsctl repair"

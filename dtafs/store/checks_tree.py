@@ -14,12 +14,13 @@ from itertools import chain
 from typing import NamedTuple
 
 from dtafs.core.nodes import CHUNK_LIST_NODE, DIRECTORY_NODE, Node
+from dtafs.core.quantities import counted
 from dtafs.core.tree import open_root
 from dtafs.core.values import NOTHING_BELOW, Content, Entry, Kind, Totals
 from dtafs.errors import IntegrityError
 from dtafs.store.affected import affected
 from dtafs.store.findings import Affected
-from dtafs.store.survey import DAMAGE, LoggedVersion, Spot, Survey, counted, in_time_order
+from dtafs.store.survey import DAMAGE, LoggedVersion, Spot, Survey, in_time_order
 
 EMPTY_SHA256 = hashlib.sha256().digest()
 

@@ -242,11 +242,6 @@ class Survey:
             call()
 
 
-def counted(number: int, what: str) -> str:
-    """`1 chunk`, `2 chunks`."""
-    return f"{number} {what}" + ("" if number == 1 else "s")
-
-
 def in_time_order(versions: Iterable[LoggedVersion]) -> Iterator[LoggedVersion]:
     """Versions of all datasets in the order in which they were committed."""
     yield from sorted(versions, key=lambda v: (v.time_ns, v.dataset, v.sequence))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dtafs.core.quantities import parse_duration_s, parse_size_bytes
+from dtafs.core.quantities import counted, parse_duration_s, parse_size_bytes
 from dtafs.errors import UsageError
 
 
@@ -34,3 +34,11 @@ def test_sizes(text: str, size: int) -> None:
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(UsageError, match="50M"):
         parse_size_bytes(text)
+
+
+def test_one_is_no_plural() -> None:
+    assert [counted(number, "pack") for number in (0, 1, 2_000)] == [
+        "0 packs",
+        "1 pack",
+        "2,000 packs",
+    ]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dtafs.core.format import pack_key
 from dtafs.core.names import format_time
+from dtafs.core.quantities import counted
 from dtafs.errors import (
     DtafsError,
     NotFoundError,
@@ -123,14 +124,14 @@ def detach(lake: Lake, name: str) -> dict[str, Any]:
     packs, size_bytes = only_copies(lake, name)
     if packs:
         raise RefusedError(
-            f"tier {name} holds the only copy of {packs} packs of {size_bytes:,} bytes: recall them, or move "
-            "them to another tier, before it is removed"
+            f"tier {name} holds the only copy of {counted(packs, 'pack')} of {size_bytes:,} bytes: "
+            "recall them, or move them to another tier, before it is removed"
         )
     unknown = _nowhere_else(lake, name)
     if unknown:
         raise RefusedError(
-            f"tier {name} has {unknown} packs that this lake needs and knows nowhere: run dtafsctl reindex, "
-            "which notes where they are, before it is removed"
+            f"tier {name} has {counted(unknown, 'pack')} that this lake needs and knows nowhere: "
+            "run dtafsctl reindex, which notes where they are, before it is removed"
         )
     write_tiers(lake.disk, changed)
     facts = {"name": name, "url": lake.tiers.settings[name].url}
