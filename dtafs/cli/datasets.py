@@ -262,38 +262,33 @@ def tag(call: Call, version: str, tags: tuple[str, ...], remove: bool) -> None:
 def lineage(call: Call, version: str) -> None:
     """Show what a version, or each version of a dataset, was made from, back to the beginning."""
     from dtafs.core.names import VersionSpec, parse_spec
+    from dtafs.store.lineage import lineage_of
 
     spec = parse_spec(version)
     with call.reading() as lake:
         whole = spec == VersionSpec(spec.dataset)
         rows = lake.versions(spec.dataset) if whole else [lake.resolve(spec)]
-        trees = [_origin(lake, row) for row in rows]
-    call.answer({"versions": trees}, (line for tree in trees for line in _origin_lines(tree, 0)))
+        trees = lineage_of(lake, rows)
+    call.answer({"versions": trees}, _lineage_lines(trees))
 
 
-def _origin(lake: Lake, row: VersionRow) -> dict[str, Any]:
-    """A version with its sources and theirs; ends, as a source is older than what it is in."""
-    import msgspec
-
-    manifest = row.manifest
-    return {
-        "id": row.name,
-        "sha256": row.manifest_sha256.hex(),
-        "message": manifest.message,
-        "disposed": row.disposed > 0,
-        "transform": msgspec.to_builtins(manifest.transform),
-        "sources": [
-            _origin(lake, lake.resolve(f"{source.dataset}:v{source.version}"))
-            for source in manifest.sources
-        ],
-    }
+ENDS = {
+    "above": "  (see above)",
+    "below": "  (goes on below)",
+    "circle": "  (a circle: it was made from itself, as its sources have it)",
+    "missing": "  (not in this lake)",
+    None: "",
+}
 
 
-def _origin_lines(tree: dict[str, Any], depth: int) -> Iterator[str]:
-    made = f" by {transform_text(tree['transform'])}" if tree["transform"] else ""
-    mark = "  " * depth + ("<- " if depth else "")
-    message = printable(next(iter(tree["message"].splitlines()), ""))
-    gone = "[disposed] " * tree["disposed"]
-    yield f"{mark}{tree['id']}  {tree['sha256'][:12]}{made}  {gone}{message}".rstrip()
-    for source in tree["sources"]:
-        yield from _origin_lines(source, depth + 1)
+def _lineage_lines(trees: list[dict[str, Any]]) -> Iterator[str]:
+    todo = [(tree, 0) for tree in reversed(trees)]
+    while todo:
+        tree, depth = todo.pop()
+        made = f" by {transform_text(tree['transform'])}" if tree["transform"] else ""
+        mark = "  " * depth + ("<- " if depth else "")
+        message = printable(next(iter(tree["message"].splitlines()), ""))
+        gone = "[disposed] " * tree["disposed"]
+        text = f"{mark}{tree['id']}  {tree['sha256'][:12]}{made}  {gone}{message}".rstrip()
+        yield text + ENDS[tree["ends"]]
+        todo += [(source, depth + 1) for source in reversed(tree["sources"])]

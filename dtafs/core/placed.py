@@ -87,17 +87,39 @@ def encode_stub(stub: Stub) -> bytes:
 
 def decode_stub(data: bytes, pack: bytes) -> Stub:
     """The stub of a pack; IntegrityError for anything else."""
+    size = _facts_size(data, pack)
+    rest = data[STUB_HEAD.size :]
+    if hashlib.sha256(rest).digest() != STUB_HEAD.unpack_from(data)[2]:
+        raise _damaged(pack, "it is cut short or altered")
+    facts = _decode_facts(rest[:size], pack)
+    return Stub(pack, facts.size_bytes, rest[size:], facts.copies, facts.hot_until_ns)
+
+
+def peek_copies(start: bytes, pack: bytes) -> dict[str, int]:
+    """The `copies` of a stub by its first bytes alone, unproven, for those who only show them:
+    IntegrityError where these are too few, or not a stub's."""
+    size = _facts_size(start, pack)
+    return _decode_facts(start[STUB_HEAD.size : STUB_HEAD.size + size], pack).copies
+
+
+def _facts_size(data: bytes, pack: bytes) -> int:
+    if len(data) < STUB_HEAD.size:
+        raise _damaged(pack, "it is too short")
+    magic, size, _digest = STUB_HEAD.unpack_from(data)
+    if magic != STUB_MAGIC or STUB_HEAD.size + size > len(data):
+        raise _damaged(pack, "it is cut short or altered")
+    return int(size)
+
+
+def _decode_facts(data: bytes, pack: bytes) -> _Facts:
     try:
-        if len(data) < STUB_HEAD.size:
-            raise IntegrityError("it is too short")
-        magic, size, digest = STUB_HEAD.unpack_from(data)
-        rest = data[STUB_HEAD.size :]
-        if magic != STUB_MAGIC or size > len(rest) or hashlib.sha256(rest).digest() != digest:
-            raise IntegrityError("it is cut short or altered")
-        facts = msgspec.json.decode(rest[:size], type=_Facts)
-        if facts.pack != pack.hex() or len(pack) != HASH_BYTES:
-            raise IntegrityError("it is that of another pack")
-    except (IntegrityError, msgspec.MsgspecError) as error:
-        raise IntegrityError(f"the stub of pack {pack.hex()} is damaged: {error}") from None
-    ends = rest[size:]
-    return Stub(pack, facts.size_bytes, ends, facts.copies, facts.hot_until_ns)
+        facts = msgspec.json.decode(data, type=_Facts)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _damaged(pack, str(error)) from None
+    if facts.pack != pack.hex() or len(pack) != HASH_BYTES:
+        raise _damaged(pack, "it is that of another pack")
+    return facts
+
+
+def _damaged(pack: bytes, why: str) -> IntegrityError:
+    return IntegrityError(f"the stub of pack {pack.hex()} is damaged: {why}")

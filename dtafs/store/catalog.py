@@ -6,12 +6,15 @@ have no column for, `rules`, `holds`, `events`, `approvals`, `archived` and `dis
 says of retention (`dtafs.store.catalog_records`), and the view `history` joins a version with all that
 is known of it.
 
-A catalog is a function of the log alone, and a log only grows, so the number of entries that it
-reflects (its *generation*) names its content. Each generation is one file,
-`cache/catalog/<generation>.sqlite`, that never changes once it has its name: whoever has opened an
-older one goes on reading it, in a consistent state, without a lock. A new generation is the newest
-older one plus the entries that came since; when that one does not belong to this log (a lake put
-back from a backup) or is damaged, everything is read again.
+`placement`, `access` and `pins` say what this host knows of where packs lie and when they were read
+(`dtafs.store.catalog_places`).
+
+A catalog is a function of the log, which only grows, and of what the host knows. Each state is one
+file, `cache/catalog/<number>.sqlite`, that never changes once it has its name, and no number is given
+twice while a lake is open: whoever has opened an older one goes on reading it, in a consistent state,
+without a lock. A new file is the newest one that belongs to this log, plus the entries that came
+since, with the host's tables written anew; when none belongs to it (a lake put back from a backup) or
+is whole, everything is read again.
 
 The files are in rollback-journal mode: a WAL would have to be written by those who may only read.
 """
@@ -25,7 +28,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -33,6 +36,7 @@ from dtafs.core.entries import LogEntry, decode_manifest, manifest_hash
 from dtafs.core.record_checks import DECODERS
 from dtafs.core.values import Manifest
 from dtafs.errors import DtafsError, StorageError, StorageFullError, from_os_error
+from dtafs.store.catalog_places import PLACES_SCHEMA, HostTables
 from dtafs.store.catalog_records import RECORDS_SCHEMA, add_record, sql_time
 
 if TYPE_CHECKING:
@@ -44,7 +48,16 @@ GENERATIONS_KEPT = 4
 Heads = dict[str, tuple[int, str]]
 """The last entry of each log that is reflected: its number and the hash of its object."""
 
-SCHEMA_VERSION = 2
+
+class State(NamedTuple):
+    """What a file reflects."""
+
+    heads: Heads
+    host: str
+    """What the host knew, as `HostTables.look` names it."""
+
+
+SCHEMA_VERSION = 3
 """Goes into `PRAGMA user_version`; a file with another one is made anew."""
 
 SCHEMA = """
@@ -84,6 +97,7 @@ CREATE UNIQUE INDEX versions_by_name ON versions (ds_id, ver);
 CREATE INDEX versions_by_time ON versions (ts);
 CREATE INDEX lineage_by_version ON lineage (ds_id, ver);
 CREATE UNIQUE INDEX tags_by_name ON tags (ds_id, tag, ver);
+CREATE UNIQUE INDEX manifests_by_entry ON manifests (ds_id, seq);
 CREATE VIEW history AS
   SELECT v.ds_id, v.ver, v.ts, v.comment, v.hash, v.tags, m.number, m.files, m.bytes, m.user,
          m.uid, m.host, m.program, m.root, m.parent, m.seq
@@ -98,11 +112,14 @@ class Catalog:
         self._lake = lake
         self._directory = lake.path / "cache" / "catalog"
         self._lock = threading.Lock()
-        self._current: Heads = {}
-        """What the newest file is known to reflect: looking into it again costs a scan."""
+        self._host = HostTables(lake)
+        self._current: tuple[State, Path] | None = None
+        """The file that was shown last: looking into it again costs a scan."""
+        self._number = 0
+        """The largest that was met: what the kernel knows of a file holds for no other."""
 
     def snapshot(self) -> tuple[Path, int]:
-        """A SQLite file of the present state, which never changes, and its generation.
+        """A SQLite file of the present state, which never changes, and how many entries it reflects.
 
         The file keeps its name until `GENERATIONS_KEPT` newer ones exist; who needs it longer
         keeps it open. Raises StorageFullError and the like when it cannot be written.
@@ -110,34 +127,53 @@ class Catalog:
         with self._lock:
             known = self._lake.index.heads()
             heads = {name: (sequence, digest.hex()) for name, (sequence, digest) in known.items()}
-            generation = sum(sequence for sequence, _ in heads.values())
-            target = self._directory / f"{generation:010d}.sqlite"
-            if self._current != heads or not target.exists():
-                if _heads_of(target) != heads:
-                    self._make(target, heads)
-                    self._drop_old(generation)
-                self._current = heads
-            return target, generation
+            state = State(heads, self._host.look())
+            current = self._current
+            if current is None or current[0] != state or not current[1].exists():
+                path = self._find(state) or self._make(state)
+                self._current = current = state, path
+            return current[1], sum(sequence for sequence, _ in heads.values())
 
-    def _make(self, target: Path, heads: Heads) -> None:
+    def _find(self, state: State) -> Path | None:
+        """A file of this state that is there already, made by this process or another."""
+        for path in reversed(self._files()):
+            known = _read(path, "SELECT host FROM state")
+            if known == [(state.host,)] and _heads_of(path) == state.heads:
+                return path
+        return None
+
+    def _make(self, state: State) -> Path:
         disk = self._lake.disk
         disk.make_directory(self._directory)
-        temp = disk.temp()
-        try:
-            with translated_sqlite(target):
-                done = self._begin(temp.path, heads)
-                with contextlib.closing(_connect(temp.path)) as db, db:
-                    for name, (sequence, _) in sorted(heads.items()):
-                        self._extend(db, name, done.get(name, (0, ""))[0], sequence)
-            disk.remove(target)  # exists only when it does not belong to this log
-            temp.publish(target)
-        except BaseException:
-            temp.discard()
-            raise
+        while True:
+            temp = disk.temp()
+            try:
+                with translated_sqlite(temp.path):
+                    self._fill(temp.path, state)
+                self._files()
+                self._number += 1
+                target = self._directory / f"{self._number:010d}.sqlite"
+                if temp.publish(target):
+                    break  # else another process was faster with this number
+            except BaseException:
+                temp.discard()
+                raise
+        for path in self._files()[:-GENERATIONS_KEPT]:
+            disk.remove(path)
+        return target
+
+    def _fill(self, path: Path, state: State) -> None:
+        done = self._begin(path, state.heads)
+        with contextlib.closing(_connect(path)) as db, db:
+            for name, (sequence, _) in sorted(state.heads.items()):
+                self._extend(db, name, done.get(name, (0, ""))[0], sequence)
+            self._host.write(db, {name: sequence for name, (sequence, _) in state.heads.items()})
+            db.execute("DELETE FROM state")
+            db.execute("INSERT INTO state VALUES (?)", (state.host,))
 
     def _begin(self, path: Path, heads: Heads) -> Heads:
-        """Start the file at `path` as a copy of a generation to add to, or empty; what it has."""
-        for older in reversed(self._generations()):
+        """Start the file at `path` as a copy of an older one to add to, or empty; what it has."""
+        for older in reversed(self._files()):
             done = _heads_of(older)
             if done is not None and all(self._belongs(n, *h, heads) for n, h in done.items()):
                 try:
@@ -146,7 +182,7 @@ class Catalog:
                     raise from_os_error(error, "writing the catalog") from error
                 return done
         with contextlib.closing(_connect(path)) as db:
-            db.executescript(SCHEMA + RECORDS_SCHEMA)
+            db.executescript(SCHEMA + RECORDS_SCHEMA + PLACES_SCHEMA)
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         return {}
 
@@ -166,14 +202,12 @@ class Catalog:
             logged = self._lake.log.read(name, sequence)
             add_entry(db, logged.entry, logged.object_hash)
 
-    def _generations(self) -> list[Path]:
-        return sorted(self._directory.glob("??????????.sqlite"))
-
-    def _drop_old(self, newest: int) -> None:
-        """Keep the newest few; a larger number than the newest is of another log."""
-        kept = [path for path in self._generations() if int(path.stem) <= newest]
-        for path in set(self._generations()) - set(kept[-GENERATIONS_KEPT:]):
-            self._lake.disk.remove(path)
+    def _files(self) -> list[Path]:
+        """The files that there are, the newest last."""
+        found = sorted(self._directory.glob("??????????.sqlite"))
+        numbers = (int(path.stem) for path in found if path.stem.isdecimal())
+        self._number = max(self._number, *numbers, 0)
+        return found
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -196,8 +230,8 @@ def translated_sqlite(path: Path) -> Iterator[None]:
         raise cls(f"writing the catalog {path}: {error}") from error
 
 
-def _heads_of(path: Path) -> Heads | None:
-    """The last entry of each log that a catalog reflects; None for a damaged or missing one."""
+def _read(path: Path, sql: str) -> list[tuple[Any, ...]] | None:
+    """What a query of a catalog gives; None for a damaged or missing one, or one of another layout."""
     if not path.is_file():
         return None
     try:
@@ -206,13 +240,21 @@ def _heads_of(path: Path) -> Heads | None:
         ) as db:
             if db.execute("PRAGMA user_version").fetchone() != (SCHEMA_VERSION,):
                 return None
-            rows = db.execute(
-                "SELECT ds_id, seq, hash FROM entries JOIN "
-                "(SELECT ds_id, MAX(seq) AS seq FROM entries GROUP BY ds_id) USING (ds_id, seq)"
-            )
-            return {name: (sequence, digest) for name, sequence, digest in rows}
+            return db.execute(sql).fetchall()
     except sqlite3.Error:
         return None
+
+
+def _heads_of(path: Path) -> Heads | None:
+    """The last entry of each log that a catalog reflects; None where `_read` gives None."""
+    rows = _read(
+        path,
+        "SELECT ds_id, seq, hash FROM entries JOIN "
+        "(SELECT ds_id, MAX(seq) AS seq FROM entries GROUP BY ds_id) USING (ds_id, seq)",
+    )
+    if rows is None:
+        return None
+    return {name: (sequence, digest) for name, sequence, digest in rows}
 
 
 def add_entry(db: sqlite3.Connection, entry: LogEntry, digest: bytes) -> None:

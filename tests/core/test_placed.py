@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtafs.core.format import PackKind, decode_ends
-from dtafs.core.placed import Stub, decode_stub, doomed_key, encode_stub, stub_key
+from dtafs.core.placed import Stub, decode_stub, doomed_key, encode_stub, peek_copies, stub_key
 from dtafs.errors import IntegrityError
 from tests.core.test_format import example_pack
 
@@ -62,3 +62,22 @@ def test_garbage_is_one_error(data: bytes) -> None:
 def test_a_stub_of_another_pack_is_refused() -> None:
     with pytest.raises(IntegrityError, match="another pack"):
         decode_stub(encode_stub(STUB), bytes(32))
+
+
+def test_a_glance_at_its_beginning() -> None:
+    data = encode_stub(STUB)
+    facts_end = len(data) - len(ENDS)
+    assert peek_copies(data[:facts_end], PACK) == peek_copies(data, PACK) == STUB.copies
+    for start, pack in ((data[: facts_end - 1], PACK), (data[:10], PACK), (data, bytes(32))):
+        with pytest.raises(IntegrityError, match="is damaged"):
+            peek_copies(start, pack)
+
+
+@given(st.integers(0, len(encode_stub(STUB)) - 1), st.integers(1, 255))
+def test_a_glance_at_a_flipped_byte_is_copies_or_the_one_error(at: int, by: int) -> None:
+    data = bytearray(encode_stub(STUB))
+    data[at] ^= by
+    try:
+        assert all(isinstance(ns, int) for ns in peek_copies(bytes(data), PACK).values())
+    except IntegrityError as error:
+        assert "is damaged" in str(error)

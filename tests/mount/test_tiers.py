@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from dtafs.store.lake import Lake
 from dtafs.store.placement.moves import move_pack, move_packs
 from tests.support.mounts import Mount, mounted
 from tests.support.programs import ctl
+from tests.support.small_lakes import read_version
 from tests.support.tiered import (
     DATASET,
     add_tiers,
@@ -89,6 +92,36 @@ def test_a_daemon_killed_in_a_move(lake_path: Path, tmp_path: Path) -> None:
                 assert lake.objects.read(content, 0, content.size) == expected
     with Lake.open(lake_path) as lake:
         assert not move_packs(lake, content_packs(lake), "warm").left
+
+
+def told(mount: Mount, sql: str) -> list[tuple[object, ...]]:
+    """What the mount's catalog says, by any SQLite client."""
+    path = mount / ".dtafs/catalog.sqlite"
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+        return db.execute(sql).fetchall()
+
+
+@pytest.mark.parametrize("options", [[], ["--read-only"]])
+def test_the_catalog_says_where_versions_lie(
+    moved: Callable[[str], Path], mount: Callable[..., Mount], options: list[str]
+) -> None:
+    path = moved("warm")
+    with Lake.open(path) as lake:
+        read_version(lake, lake.resolve(f"{DATASET}:v1"))
+    mount_of = mount(path, *options)
+    [(ver, tier, last, count, pinned)] = told(
+        mount_of, "SELECT ver, tier, last_access, count, pinned FROM whereabouts"
+    )
+    assert (ver, tier, pinned) == ("v1", "warm", 0) and last and count
+    before = os.stat(mount_of / ".dtafs/catalog.sqlite").st_ino
+    assert os.stat(mount_of / ".dtafs/catalog.sqlite").st_ino == before
+    if options:
+        return
+    ctl(path, "tier", "recall", f"{DATASET}:v1")
+    ctl(path, "tier", "pin", f"{DATASET}:v1")
+    assert os.stat(mount_of / ".dtafs/catalog.sqlite").st_ino != before
+    found = told(mount_of, "SELECT ver, tier, pinned FROM whereabouts ORDER BY tier")
+    assert found == [("v1", "hot", 1), ("v1", "warm", 1)]
 
 
 def test_without_a_daemon_a_command_says_what_to_do(moved: Callable[[str], Path]) -> None:
