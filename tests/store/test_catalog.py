@@ -207,3 +207,24 @@ def test_many_versions_stay_quick(lake: Lake, tmp_path: Path) -> None:
     lake.log.read = lambda name, sequence: read.append(sequence) or original(name, sequence)  # type: ignore[method-assign,func-returns-value]
     catalog.snapshot()
     assert read == [31, 32], "one entry to see that the old file belongs to this log, one new"
+
+
+def test_two_processes_make_one_at_once(versions: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes second with a number takes the next, and leaves the first one's file alone."""
+    catalog, other = Catalog(versions), Catalog(versions)
+    original = Catalog._begin
+    made: list[Path] = []
+
+    def begin(self: Catalog, path: Path, heads: catalog_module.Heads) -> catalog_module.Heads:
+        done = original(self, path, heads)
+        if self is catalog and not made:
+            made.append(other.snapshot()[0])
+        return done
+
+    monkeypatch.setattr(Catalog, "_begin", begin)
+    # Nobody sees the other's number before it is too late.
+    monkeypatch.setattr(Catalog, "_files", lambda self: sorted(self._directory.glob("*")))
+    path, _generation = catalog.snapshot()
+    assert [made[0].name, path.name] == ["0000000001.sqlite", "0000000002.sqlite"]
+    assert _dump(made[0]) == _dump(path)
+    assert list((versions.path / "tmp").iterdir()) == []
