@@ -26,7 +26,7 @@ from dtafs.errors import RecallError
 from dtafs.fs.nodes import NodeReader
 from dtafs.store.lake import Lake
 from dtafs.store.placement.contents import is_archived, packs_of_contents
-from dtafs.store.placement.far import ArchivedError
+from dtafs.store.placement.copies import ArchivedError
 from dtafs.store.placement.stubs import ColdPlace
 
 T = TypeVar("T")

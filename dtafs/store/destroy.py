@@ -35,7 +35,7 @@ from dtafs.store.collect_reach import Reached, spot_of
 from dtafs.store.collect_rewrite import rewrite_packs
 from dtafs.store.counting import Counting
 from dtafs.store.packs import Pack, read_footer, read_footer_of
-from dtafs.store.placement.far import ArchivedError
+from dtafs.store.placement.copies import ArchivedError
 from dtafs.store.placement.moves import fetch_pack
 from dtafs.store.placement.removal import delete_from, doom, finish_removals
 from dtafs.store.placement.stubs import is_away, tiers_of

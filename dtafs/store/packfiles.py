@@ -69,10 +69,13 @@ class PackFiles:
         try:
             pack = self._borrow(place.pack)
         except AbsentError:
-            if far is None or not far.holds(place.pack):
+            if far is None:
                 raise
-            if near and not far.is_near(place.pack, place.offset, place.stored):
-                raise FarFrame from None
+            if not far.is_near(place.pack, place.offset, place.stored):
+                if not far.holds(place.pack):
+                    raise
+                if near:
+                    raise FarFrame from None
         try:
             if pack is not None:
                 stored = read_at(pack.fd, place.stored, place.offset)

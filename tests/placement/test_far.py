@@ -15,10 +15,12 @@ from dtafs.store.config import load_config
 from dtafs.store.lake import Lake
 from dtafs.store.objects import Objects
 from dtafs.store.packfiles import FarFrame
-from dtafs.store.placement.far import FETCH_BYTES, SEGMENT_BYTES, Far
+from dtafs.store.placement.far import AHEAD_THREADS, FETCH_BYTES, HELD_BYTES, Far
 from dtafs.store.placement.moves import copy_pack, drop_pack, move_pack
+from dtafs.store.placement.pieces import SEGMENT_BYTES
 from tests.support.tiered import (
     DATASET,
+    TroubledTier,
     add_tiers,
     configure,
     content_of,
@@ -152,6 +154,88 @@ def test_a_near_reader_does_not_wait_for_one_of_a_tier(large: Path) -> None:
         thread.join(60)
         assert got == [BYTES[:1000]]
         far.close()
+
+
+class AheadTier(TroubledTier):
+    """Answers requests that are made ahead when it is told to, or fails them."""
+
+    def __init__(self, lake: Lake) -> None:
+        super().__init__("warm", lake.path.parent / "warm")
+        lake.tiers.use("warm", self)
+        self.asked, self.answer = threading.Event(), threading.Event()
+        self.ahead_failure: Exception | None = None
+        self.ahead: list[str] = []
+
+    def read(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
+        thread = threading.current_thread().name
+        if thread.startswith("dtafs-far-ahead"):
+            self.ahead.append(thread)
+            self.asked.set()
+            assert self.answer.wait(60)
+            if self.ahead_failure is not None:
+                raise self.ahead_failure
+        return super().read(key, offset, size)
+
+
+def ahead_threads() -> list[str]:
+    """Threads that fetch ahead."""
+    return [t.name for t in threading.enumerate() if t.name.startswith("dtafs-far-ahead")]
+
+
+def read_until_asked(tier: AheadTier, far: Far, pack: bytes) -> int:
+    """Go straight on through a pack until something is fetched ahead; where the next read begins."""
+    offset = 16
+    while not tier.asked.is_set():
+        assert offset < FETCH_BYTES
+        far.read(pack, offset, 256 * 1024)
+        offset += 256 * 1024
+        if far.at_work:
+            assert tier.asked.wait(60)
+    return offset
+
+
+def largest(lake: Lake) -> tuple[bytes, bytes]:
+    """The largest content pack, and what it is."""
+    tier = lake.path.parent / "warm"
+    pack = max(content_packs(lake), key=lambda p: (tier / pack_key(p)).stat().st_size)
+    return pack, (tier / pack_key(pack)).read_bytes()
+
+
+def test_what_comes_next_is_fetched_before_anybody_needs_it(large: Path) -> None:
+    with Lake.open(large) as lake:
+        tier, (pack, whole) = AheadTier(lake), largest(lake)
+        at = read_until_asked(tier, lake.far, pack)
+        # What is there already is read while the request goes on.
+        assert lake.far.is_near(pack, 16, at - 16)
+        assert lake.far.read(pack, 16, at - 16) == whole[16:at]
+        tier.answer.set()
+        assert lake.far.read(pack, at, len(whole) - at) == whole[at:]
+        assert lake.far.fetched_bytes == len(whole)
+    assert not ahead_threads(), "nothing is left when the lake is closed"
+
+
+def test_a_failure_ahead_is_nobodys(large: Path) -> None:
+    with Lake.open(large) as lake:
+        tier, (pack, whole) = AheadTier(lake), largest(lake)
+        tier.ahead_failure = StorageError("it does not answer")
+        at = read_until_asked(tier, lake.far, pack)
+        tier.answer.set()
+        assert lake.far.read(pack, at, len(whole) - at) == whole[at:]
+        assert len(tier.ahead) <= AHEAD_THREADS, "and not tried again and again"
+
+
+@pytest.mark.parametrize("cache_mib", [0, 1024])
+def test_what_is_held_in_memory_is_bounded(large: Path, cache_mib: int) -> None:
+    configure(large, f"[cache]\nfar_mib = {cache_mib}\n")
+    with Lake.open(large) as lake:
+        content = content_of(lake, f"{DATASET}:v1", b"file 0")
+        for part in range(0, len(BYTES), 1 << 20):
+            data = lake.objects.read(content, part, 1 << 20)
+            assert data == BYTES[part : part + (1 << 20)]
+            assert lake.far.held_bytes <= HELD_BYTES
+        for pack in content_packs(lake):
+            lake.far.forget(pack)
+        assert lake.far.held_bytes == 0
 
 
 def test_wrong_bytes_are_never_given_and_another_tier_is_asked(tiered: Lake) -> None:

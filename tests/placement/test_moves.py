@@ -20,7 +20,7 @@ from dtafs.errors import (
 from dtafs.store.check import check
 from dtafs.store.lake import Lake
 from dtafs.store.packs import read_footer
-from dtafs.store.placement.far import ArchivedError
+from dtafs.store.placement.copies import ArchivedError
 from dtafs.store.placement.moves import (
     copy_pack,
     drop_copy,

@@ -1,40 +1,55 @@
 """Reading packs that are not on the hot disk, from the tiers that have them, through a cache.
 
 A tier that can be read is asked for ranges: first for what is wanted; where a reader goes straight on
-through a pack, for twice as much each time; and for the rest of a pack as soon as half of it was asked
-for, or when it follows one that was read to its end. So a lookup costs one small request, and a whole
-file about one request for each FETCH_BYTES. What was fetched stays in unnamed files below `cache/`, which
-are gone when the process ends, for at most so many bytes as the configuration says; nothing in them is
-trusted more than what comes from the tier, since every chunk is checked against its id.
+through a pack, for twice as much each time; and for the rest of a pack as soon as half of it is there,
+or when it follows one that was read to its end. So a lookup costs one small request, and a whole
+file about one request for each FETCH_BYTES. What a reader that goes on needs next is fetched ahead of
+it, by threads for that, and handed out from memory, of which there are HELD_BYTES; a failure of that is
+nobody's: who needs the bytes asks again. What was fetched goes into unnamed files below `cache/` as well,
+which are gone when the process ends, for at most so many bytes as the configuration says. Nothing in
+either is trusted more than what comes from the tier, since every chunk is checked against its id.
 
 A pack that is only in an archive raises ArchivedError at once: `dtafs.store.placement.recalls` brings it
-back. Where several tiers have a pack, one that cannot be read, or that gave wrong bytes, is asked last.
+back.
 
 Thread-safe. Blocks on the network, for as long as the tiers allow.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from dtafs.core.format import PACK_HEADER, pack_key
-from dtafs.core.placed import Stub
-from dtafs.errors import DtafsError, IntegrityError, NotFoundError, RecallError, StorageError
+from dtafs.core.format import PACK_HEADER
+from dtafs.errors import DtafsError, IntegrityError, StorageError
 from dtafs.store.durable import Disk, read_at
+from dtafs.store.placement.copies import Copies, TierOf
+from dtafs.store.placement.pieces import SEGMENT_BYTES, FarPack, Piece
 from dtafs.store.placement.stubs import Placed
-from dtafs.store.tiers.base import Tier
-
-SEGMENT_BYTES = 64 * 1024
-"""What is remembered as there or not there, and the least that is fetched."""
 
 FETCH_BYTES = 8 << 20
 """The most that one request asks for: what a thread holds in memory."""
+
+FIRST_BYTES = 1 << 20
+"""The most that a reader fetches itself beyond what it wants, before it goes on with that."""
+
+AHEAD_BYTES = 3 * FETCH_BYTES
+"""How far ahead of a reader that goes straight on its pack is fetched."""
+
+AHEAD_THREADS = 2
+"""Requests for what comes next that are under way at once; none waits for another."""
+
+QUIET_S = 10.0
+"""For so long after a failure nothing more of that pack is fetched ahead."""
+
+HELD_BYTES = 32 << 20
+"""What is held in memory over all packs: fetched ahead and not read yet."""
+
+WRITE_BYTES = 1 << 20
+"""What is written into the cache while readers of the same pack wait."""
 
 NEARBY_BYTES = 4 << 20
 """A read that begins so near to the one before goes straight on: a reader's threads overtake each other,
@@ -46,54 +61,6 @@ PACKS_MAX = 4_096
 FLOW_S = 10.0
 """Within this time of the end of one pack, the first read of another begins a whole pack."""
 
-TierOf = Callable[[str], Tier]
-"""Gives the tier of a name; NotFoundError when this host knows none."""
-
-
-class ArchivedError(RecallError):
-    """A pack lies only in an archive."""
-
-    def __init__(self, pack: bytes, tier: str) -> None:
-        super().__init__(
-            f"pack {pack.hex()} lies in the archive tier {tier!r} and must be recalled first: "
-            "dtafsctl tier recall DATASET:V PATH"
-        )
-        self.pack = pack
-
-
-class FarPack:
-    """What this process has of one pack."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.lock = threading.Lock()
-        """Held while something is fetched: who wants the same waits for it."""
-        self.fd = -1
-        self.have = bytearray(-(-size // SEGMENT_BYTES))
-        self.kept = 0
-        """Segments that are there."""
-        self.next = PACK_HEADER.size
-        """Where a reader that goes straight on reads next."""
-        self.step = 0
-        """How much was asked for the last time that one did."""
-
-    def missing(self, offset: int, end: int) -> tuple[int, int] | None:
-        """The first run of segments of a range that are not there, in bytes; None if all are."""
-        first, last = offset // SEGMENT_BYTES, -(-end // SEGMENT_BYTES)
-        start = self.have.find(0, first, last)
-        if start < 0:
-            return None
-        stop = self.have.find(1, start, last)
-        return start * SEGMENT_BYTES, min(self.size, (last if stop < 0 else stop) * SEGMENT_BYTES)
-
-    def close(self) -> None:
-        """Give the room back."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-        self.have = bytearray(len(self.have))
-        self.kept = 0
-
 
 class Far:
     """Reads the packs of one lake that are in its tiers."""
@@ -101,20 +68,43 @@ class Far:
     def __init__(
         self, root: Path, disk: Disk, placed: Placed, tier_of: TierOf, cache_bytes: int
     ) -> None:
-        self._root, self._disk, self._placed, self._tier_of = root, disk, placed, tier_of
+        self._root, self._disk, self._placed = root, disk, placed
+        self._copies = Copies(placed, tier_of)
         self._limit = cache_bytes
         self._lock = threading.Lock()
         self._packs: OrderedDict[bytes, FarPack] = OrderedDict()
         self._bytes = 0
-        self._doubted: dict[bytes, set[str]] = {}
         self._flow_until_s = 0.0
-        self.fetched_bytes = self.requests = self.hits = 0
-        """Counters, for `stats`."""
+        self._held: dict[Piece, FarPack] = {}
+        self._held_bytes = self._reserved = self._at_work = 0
+        self._threads: ThreadPoolExecutor | None = None
+        self.hits = 0
+        """A counter, for `stats`."""
+
+    @property
+    def requests(self) -> int:
+        """How many requests to tiers gave something."""
+        return self._copies.requests
+
+    @property
+    def fetched_bytes(self) -> int:
+        """How much they gave."""
+        return self._copies.fetched_bytes
 
     @property
     def cached_bytes(self) -> int:
         """What the cache takes."""
         return self._bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """What is held in memory, or is being fetched ahead."""
+        return self._held_bytes
+
+    @property
+    def at_work(self) -> int:
+        """How many requests are made ahead."""
+        return self._at_work
 
     def holds(self, pack: bytes) -> bool:
         """Whether a tier has a verified copy; IntegrityError when the stub is damaged."""
@@ -122,10 +112,10 @@ class Far:
         return stub is not None and bool(stub.tiers)
 
     def is_near(self, pack: bytes, offset: int, size: int) -> bool:
-        """Whether those bytes of a pack are in the cache."""
+        """Whether those bytes of a pack are on this machine."""
         with self._lock:
             found = self._packs.get(pack)
-        return found is not None and found.missing(offset, offset + size) is None
+            return found is not None and found.is_near(offset, offset + size)
 
     def read(self, pack: bytes, offset: int, size: int) -> bytes:
         """Bytes of a pack.
@@ -134,28 +124,48 @@ class Far:
         IntegrityError when it is in none.
         """
         end = offset + size
-        while True:
-            known = self._known(pack)
-            if end > known.size:
-                raise IntegrityError("a pack ends before the bytes that should be there")
-            with known.lock:
-                if self._packs.get(pack) is known:  # nobody has given its room back meanwhile
-                    return self._read(pack, known, offset, size)
+        known = self._known(pack)
+        if end > known.size:
+            raise IntegrityError("a pack ends before the bytes that should be there")
+        with self._lock:
+            upto = self._ahead(known, offset, end)
+            known.next = max(known.next, end) if known.step else end
+            self.hits += known.is_near(offset, end)
+        parts = []
+        while offset < end:
+            part = self._part(pack, known, offset, end, upto)
+            offset += len(part)
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _read(self, pack: bytes, known: FarPack, offset: int, size: int) -> bytes:
-        end = offset + size
-        wanted = known.missing(offset, end)
-        ahead = self._ahead(known, offset, end)
-        known.next = max(known.next, end) if known.step else end
-        if wanted is None:
-            self.hits += 1
-            return read_at(known.fd, size, offset)
-        start, data = self._fetch(pack, known, wanted, ahead)
-        if self._keep(pack, known, start, data):
-            return read_at(known.fd, size, offset)
-        if start <= offset and end <= start + len(data):
-            return data[offset - start : end - start]
-        return self._from_tiers(pack, offset, size)
+    def _part(self, pack: bytes, known: FarPack, at: int, end: int, upto: int) -> bytes:
+        """Bytes from `at` on, as many of them as come from one place."""
+        while True:
+            mine, until = False, at
+            with self._lock:
+                piece = known.piece_at(at)
+                if piece is None:
+                    until = known.kept_until(at, end)
+                    if until == at:
+                        mine, piece = True, self._begin(known, at, end, upto)
+                self._begin_ahead(pack, known, end, upto)
+            if piece is None:
+                with known.lock:
+                    if known.fd >= 0:  # nobody has given its room back meanwhile
+                        return read_at(known.fd, until - at, at)
+                continue
+            if mine:
+                self._fetch(pack, known, piece)
+            else:
+                piece.done.wait()
+            if piece.failure is None:
+                if piece.kept and end >= piece.end:
+                    self._let_go(known, piece)
+                return bytes(piece.part(at, end))
+            if mine or not piece.ahead:
+                raise piece.failure
+            # What was fetched ahead is nobody's failure: who needs it asks for that much, and no more.
+            upto = end
 
     def _known(self, pack: bytes) -> FarPack:
         with self._lock:
@@ -163,7 +173,7 @@ class Far:
             if found is not None:
                 self._packs.move_to_end(pack)
                 return found
-        stub = self._stub(pack)
+        stub = self._copies.stub(pack)
         with self._lock:
             if len(self._packs) >= PACKS_MAX:
                 empty = next((known for known, kept in self._packs.items() if not kept.kept), None)
@@ -171,17 +181,11 @@ class Far:
                     del self._packs[empty]
             return self._packs.setdefault(pack, FarPack(stub.size))
 
-    def _stub(self, pack: bytes) -> Stub:
-        stub = self._placed.stub(pack)
-        if stub is None or not stub.tiers:
-            raise IntegrityError(f"pack {pack.hex()} is in no tier; run dtafsctl check")
-        return stub
-
     def _ahead(self, known: FarPack, offset: int, end: int) -> int:
         """Up to where it is worth fetching for a reader of this range."""
         if known.kept * 2 >= len(known.have):
             return known.size
-        first = offset == PACK_HEADER.size and known.kept == 0
+        first = offset - PACK_HEADER.size < NEARBY_BYTES and not known.kept and not known.pieces
         if first and time.monotonic() < self._flow_until_s:
             known.step = known.size
         elif first or abs(offset - known.next) > NEARBY_BYTES:
@@ -191,114 +195,183 @@ class Far:
             known.step = max(2 * known.step, 4 * SEGMENT_BYTES, 2 * (end - offset))
         return min(known.size, offset + known.step)
 
-    def _fetch(
-        self, pack: bytes, known: FarPack, wanted: tuple[int, int], upto: int
-    ) -> tuple[int, bytes]:
-        """Fetch what is missing, on to `upto` or for FETCH_BYTES; where it begins, and the bytes."""
-        start = wanted[0]
-        end = max(wanted[1], min(upto, start + FETCH_BYTES))
-        last = -(-end // SEGMENT_BYTES)
-        there = known.have.find(1, start // SEGMENT_BYTES, last)
-        end = min(known.size, (last if there < 0 else there) * SEGMENT_BYTES)
-        data = self._from_tiers(pack, start, end - start)
-        if end >= known.size:
-            self._flow_until_s = time.monotonic() + FLOW_S
-        return start, data
+    # Pieces: fetched by who needs them first, or ahead of a reader
 
-    def _keep(self, pack: bytes, known: FarPack, start: int, data: bytes) -> bool:
-        """Put bytes into the cache; False when there is no room for them."""
-        if len(data) > self._limit:
-            return False
-        self._make_room(len(data), pack)
+    def _begin(self, known: FarPack, start: int, end: int, upto: int) -> Piece:
+        """A piece that a reader fetches now: what it wants, and a little more if it goes on."""
+        found = known.missing(start, max(end, min(upto, start + FIRST_BYTES)))
+        assert found is not None
+        return known.begin(found[0], min(found[1], found[0] + FETCH_BYTES), ahead=False)
+
+    def _begin_ahead(self, pack: bytes, known: FarPack, end: int, upto: int) -> None:
+        """Begin what a reader that goes straight on needs next, as far as threads and memory are free."""
+        horizon = min(known.size, upto, end + AHEAD_BYTES)
+        if time.monotonic() < known.quiet_until_s:
+            return
+        while self._at_work < AHEAD_THREADS and self._packs.get(pack) is known:
+            found = known.missing(end, horizon)
+            if found is None:
+                return
+            start, stop = found[0], min(found[1], found[0] + FETCH_BYTES)
+            size = stop - start
+            # Less than a whole request only where no more is missing.
+            if size < FETCH_BYTES and horizon <= stop < known.size:
+                return
+            if not self._free_memory(size):
+                return
+            piece = known.begin(start, stop, ahead=True)
+            self._held[piece] = known
+            self._held_bytes += size
+            self._at_work += 1
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(AHEAD_THREADS, "dtafs-far-ahead")
+            try:
+                self._threads.submit(self._fetch_ahead, pack, known, piece)
+            except RuntimeError:  # the process ends, or may have no more threads
+                piece.failure = StorageError("there is no thread to fetch it ahead")
+                self._drop(known, piece)
+                piece.done.set()
+                return
+            end = stop
+
+    def _fetch_ahead(self, pack: bytes, known: FarPack, piece: Piece) -> None:
         try:
-            if known.fd < 0:
-                known.fd = self._disk.unnamed(self._root / "cache")
-            self._disk.check_room(known.fd, len(data))
-            self._disk.write(known.fd, data, start)
-        except DtafsError:
-            return False
-        first, last = start // SEGMENT_BYTES, -(-(start + len(data)) // SEGMENT_BYTES)
+            self._fetch(pack, known, piece)
+        finally:
+            with self._lock:
+                self._at_work -= 1
+
+    def _fetch(self, pack: bytes, known: FarPack, piece: Piece) -> None:
+        """Fetch a piece and tell who waits for it; then put it into the cache. Its failure, if any, is
+        in the piece."""
+        try:
+            piece.data = self._copies.read(pack, piece.start, piece.end - piece.start)
+        except DtafsError as error:
+            piece.failure = error
+        except BaseException:
+            piece.failure = StorageError("what fetched it from a tier was interrupted")
+            raise
+        finally:
+            if piece.failure is not None:
+                known.step, known.quiet_until_s = 0, time.monotonic() + QUIET_S
+                self._let_go(known, piece)
+            piece.done.set()
+        if piece.failure is not None:
+            return
+        if piece.end >= known.size:
+            self._flow_until_s = time.monotonic() + FLOW_S
+        piece.kept = self._keep(pack, known, piece)
+        piece.settled = True
+        if not piece.ahead and (piece.kept or not self._hold(pack, known, piece)):
+            self._let_go(known, piece)
+
+    def _hold(self, pack: bytes, known: FarPack, piece: Piece) -> bool:
+        """Leave a piece that is in no file in memory, if there is room."""
+        size = piece.end - piece.start
         with self._lock:
-            fresh = known.have.count(0, first, last)
-            known.have[first:last] = b"\1" * (last - first)
-            known.kept += fresh
-            if self._packs.get(pack) is known:
-                self._bytes += fresh * SEGMENT_BYTES
+            if self._packs.get(pack) is not known or not self._free_memory(size):
+                return False
+            self._held[piece] = known
+            self._held_bytes += size
+            return True
+
+    def _free_memory(self, size: int) -> bool:
+        """Let go of the oldest pieces until so much more may be held; False when it may not."""
+        for piece in [*self._held]:
+            if self._held_bytes + size <= HELD_BYTES:
+                break
+            if piece.settled:
+                self._drop(self._held[piece], piece)
+        return self._held_bytes + size <= HELD_BYTES
+
+    def _let_go(self, known: FarPack, piece: Piece) -> None:
+        with self._lock:
+            self._drop(known, piece)
+
+    def _drop(self, known: FarPack, piece: Piece) -> None:
+        known.drop(piece)
+        if self._held.pop(piece, None) is not None:
+            self._held_bytes -= piece.end - piece.start
+
+    # The cache on the disk
+
+    def _keep(self, pack: bytes, known: FarPack, piece: Piece) -> bool:
+        """Put a piece into the cache; False when there is no room for it."""
+        size = piece.end - piece.start
+        if not self._make_room(size, pack):
+            return False
+        try:
+            for start in range(piece.start, piece.end, WRITE_BYTES):
+                if not self._write(pack, known, piece, start):
+                    return False
+            return True
+        finally:
+            with self._lock:
+                self._reserved -= size
+
+    def _write(self, pack: bytes, known: FarPack, piece: Piece, start: int) -> bool:
+        part = piece.part(start, start + WRITE_BYTES)
+        with known.lock:
+            if self._packs.get(pack) is not known:
+                return False
+            try:
+                if known.fd < 0:
+                    known.fd = self._disk.unnamed(self._root / "cache")
+                self._disk.check_room(known.fd, len(part))
+                self._disk.write(known.fd, part, start)
+            except DtafsError:
+                return False
+            with self._lock:
+                if self._packs.get(pack) is known:
+                    self._bytes += known.keep(start, start + len(part)) * SEGMENT_BYTES
         return True
 
-    def _make_room(self, size: int, besides: bytes) -> None:
-        """Give up packs that were not read for longest, but for those that somebody reads just now."""
+    def _make_room(self, size: int, besides: bytes) -> bool:
+        """Give up packs that were not read for longest, but for those that somebody reads just now;
+        whether there is room now, which the caller has until it takes it from `_reserved`."""
         with self._lock:
             for pack, known in [*self._packs.items()]:
-                if self._bytes + size <= self._limit:
-                    return
+                if self._bytes + self._reserved + size <= self._limit:
+                    break
                 if pack == besides or not known.kept or not known.lock.acquire(blocking=False):
                     continue
-                self._bytes -= known.kept * SEGMENT_BYTES
-                del self._packs[pack]
+                self._remove(pack, known)
                 known.close()
                 known.lock.release()
+            if self._bytes + self._reserved + size > self._limit:
+                return False
+            self._reserved += size
+            return True
 
-    def _from_tiers(self, pack: bytes, offset: int, size: int) -> bytes:
-        """Bytes of a pack from the first tier that gives them."""
-        stub = self._stub(pack)
-        doubted = self._doubted.get(pack, ())
-        archived: str | None = None
-        failure: DtafsError | None = None
-        for name in sorted(stub.tiers, key=lambda name: name in doubted):
-            try:
-                tier = self._tier_of(name)
-                if tier.needs_recall:
-                    archived = archived or name
-                    continue
-                data = tier.read(pack_key(pack), offset, size)
-                self.requests += 1
-                self.fetched_bytes += len(data)
-                if len(data) == size:
-                    return data
-                problem = f"tier {name!r} has only a part of pack {pack.hex()}; run dtafsctl repair"
-                failure = IntegrityError(problem)
-            except NotFoundError as error:
-                text = f"pack {pack.hex()} cannot be read from tier {name!r}: {error}"
-                failure = failure or StorageError(text)
-            except DtafsError as error:
-                failure = failure or error
-            self._doubt(pack, name)
-        if archived is not None:
-            raise ArchivedError(pack, archived)
-        assert failure is not None
-        raise failure
-
-    def _doubt(self, pack: bytes, name: str) -> None:
-        with self._lock:
-            if len(self._doubted) > 4096:
-                self._doubted.clear()
-            self._doubted.setdefault(pack, set()).add(name)
+    def _remove(self, pack: bytes, known: FarPack) -> None:
+        """Take a pack out of the tables."""
+        del self._packs[pack]
+        self._bytes -= known.kept * SEGMENT_BYTES
+        for piece in [*known.pieces]:
+            self._drop(known, piece)
 
     def forget(self, pack: bytes) -> None:
         """Drop what is kept of a pack: it was deleted, or what came of it was wrong. Then another tier,
         if there is one, is asked for it first from now on."""
         with self._lock:
-            known = self._packs.pop(pack, None)
+            known = self._packs.get(pack)
             if known is not None:
-                self._bytes -= known.kept * SEGMENT_BYTES
+                self._remove(pack, known)
         if known is None:
             return
         with known.lock:
             known.close()
-        with contextlib.suppress(DtafsError):
-            stub = self._placed.stub(pack)
-            tiers = stub.tiers if stub is not None else ()
-            asked = [name for name in tiers if name not in self._doubted.get(pack, ())]
-            if len(asked) > 1:
-                self._doubt(pack, asked[0])
+        self._copies.doubt_first(pack)
 
     def close(self) -> None:
-        """Give all room back."""
+        """Give all room back; returns when nothing is fetched ahead any more."""
         with self._lock:
-            packs = list(self._packs.values())
-            self._packs.clear()
-            self._bytes = 0
-        for known in packs:
+            packs = list(self._packs.items())
+            for pack, known in packs:
+                self._remove(pack, known)
+            threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown()
+        for _pack, known in packs:
             with known.lock:
                 known.close()

@@ -36,7 +36,7 @@ from dtafs.errors import (
 from dtafs.store.durable import TempFile, open_for_reading
 from dtafs.store.packs import hash_pack, read_ends, read_footer
 from dtafs.store.parity import reader_of
-from dtafs.store.placement.far import ArchivedError
+from dtafs.store.placement.copies import ArchivedError
 from dtafs.store.placement.stubs import stubbed_packs
 from dtafs.store.tiers.base import Tier
 

@@ -37,7 +37,7 @@ from dtafs.errors import (
 from dtafs.store.condemn import FOLDER
 from dtafs.store.durable import read_file
 from dtafs.store.placement.contents import nearest
-from dtafs.store.placement.far import ArchivedError
+from dtafs.store.placement.copies import ArchivedError
 from dtafs.store.placement.moves import Pace, fetch_pack, unpaced
 from dtafs.store.tiers.base import State
 

@@ -68,6 +68,10 @@ class Tier(Protocol):
     def read(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
         """`size` bytes from `offset`, or all to the end; fewer only where the object ends."""
 
+    def view(self, key: str, offset: int, size: int) -> memoryview:
+        """As `read`, without a copy where that can be had."""
+        return memoryview(self.read(key, offset, size))
+
     def fetch(self, key: str, sink: Callable[[bytes], object]) -> None:
         """Hand the whole object to `sink` in order, in parts of at most PART_BYTES."""
 

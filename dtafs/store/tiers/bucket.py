@@ -86,22 +86,27 @@ class Bucket:
 
     def get(self, key: str, offset: int, size: int | None) -> tuple[bytes, int]:
         """Bytes of an object from an offset on, none beyond its end; and the size of all of it."""
+        data, total = self.view(key, offset, size)
+        return bytes(data), total
+
+    def view(self, key: str, offset: int, size: int | None) -> tuple[memoryview, int]:
+        """As `get`, without a copy of what the client has received."""
         whole = (offset, size) == (0, None)
         if not whole and not self.ignores_ranges:
             wanted = {"offset": offset} if size is None else (offset, offset + size)
             try:
                 return self._get(key, {"range": cast(Any, wanted)})
             except _BeyondTheEnd:
-                return b"", offset
+                return memoryview(b""), offset
             except _WholeInstead:
                 self.ignores_ranges = True
         data, total = self._get(key, {})
         return (data if whole else data[offset : None if size is None else offset + size]), total
 
-    def _get(self, key: str, options: GetOptions) -> tuple[bytes, int]:
-        def call(store: S3Store) -> tuple[bytes, int]:
+    def _get(self, key: str, options: GetOptions) -> tuple[memoryview, int]:
+        def call(store: S3Store) -> tuple[memoryview, int]:
             result = obstore.get(store, key, options=options)
-            return bytes(result.bytes()), result.meta["size"]
+            return memoryview(result.bytes()), result.meta["size"]
 
         data, total = self._ask(f"reading {key}", key, call)
         self._retrying.counters.add("bytes_read", len(data))

@@ -132,6 +132,11 @@ class S3Tier(Tier):
             return b""
         return self.bucket.get(object_name(key), offset, size)[0]
 
+    def view(self, key: str, offset: int, size: int) -> memoryview:
+        if size == 0:
+            return memoryview(self.read(key, offset, size))
+        return self.bucket.view(object_name(key), offset, size)[0]
+
     def fetch(self, key: str, sink: Callable[[bytes], object]) -> None:
         name, offset, total = object_name(key), 0, 1
         with ThreadPoolExecutor(1, "dtafs-fetch") as ahead:
