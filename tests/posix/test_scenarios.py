@@ -16,7 +16,7 @@ from tests.posix import acts
 from tests.posix.scenarios import ROOT, USERS, Scenario, scenarios
 from tests.support.actors import Actor
 from tests.support.mounts import Mount, mounted
-from tests.support.twins import TICK_S
+from tests.support.twins import await_tick
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -85,7 +85,7 @@ class Run:
             return ""
         if words[0] == "mark":
             self._marks = {path: self._times(path) for path in words[1:]}
-            time.sleep(TICK_S)
+            await_tick(time.time_ns())
             return ""
         if words[0] == "newer":
             before = self._marks[words[2]][2]

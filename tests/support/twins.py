@@ -18,13 +18,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 CLOCK_REALTIME_COARSE = 5
-TICK_S = 1.2 * time.clock_getres(CLOCK_REALTIME_COARSE)
-"""More than a tick of the clock that the kernel takes file times from: a time that is set again
-after so long has moved."""
+"""The clock that the kernel takes file times from. It ticks every few milliseconds, on a busy machine
+later than it should."""
+POLL_S = 0.000_5
 
 STEPS_SHOWN = 25
 AT_FDCWD = -100
 LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def await_tick(since_ns: int) -> None:
+    """Wait until that clock is later than a moment of the fine one, from which Linux takes some times
+    too: a time that is set after that is later than any that was set before the moment."""
+    while time.clock_gettime_ns(CLOCK_REALTIME_COARSE) <= since_ns:
+        time.sleep(POLL_S)
 
 
 class User(NamedTuple):
@@ -121,7 +128,7 @@ class Twins:
         self.sides = (Side(model), Side(tested))
         self.user = ROOT
         self.steps: list[str] = []
-        self._moved_at = 0.0
+        self._moved_at_ns = 0
         self.moves = 0
         """How many steps changed anything."""
         self.last: dict[str, Seen] = {}
@@ -158,7 +165,7 @@ class Twins:
                 (side.top / name).mkdir()
                 os.chdir(side.top / name)
                 build()
-        self._moved_at = time.monotonic()
+        self._moved_at_ns = time.time_ns()
 
     def look(self) -> None:
         """Compare what is there, and note whether it differs from what was there before."""
@@ -177,12 +184,10 @@ class Twins:
         self.last = shots[0][0]
         if changed:
             self.moves += 1
-            self._moved_at = time.monotonic()
+            self._moved_at_ns = time.time_ns()
 
     def _wait_for_the_clock(self) -> None:
-        since = time.monotonic() - self._moved_at
-        if since < TICK_S:
-            time.sleep(TICK_S - since)
+        await_tick(self._moved_at_ns)
 
     def close(self) -> None:
         """Leave both directories."""
