@@ -71,7 +71,7 @@ def test_killed_while_disposing(tmp_path: Path, request: pytest.FixtureRequest) 
     rule = ("retain", "rule", "add", "now", "--from", "superseded", "--after", "0d", "--dispose")
     ctl(lake, *rule, "--authority", "a test", "--datasets", "kill*")
     kills = 0
-    while not run_and_kill(lake, ["retain", "apply"], START_S + dice.random() * (0.4 + kills / 10)):
+    while not run_and_kill(lake, ["retain", "apply"], START_S + dice.random() * kills / 10):
         kills += 1
         with Lake.open(lake) as opened:
             assert_no_errors(opened)
