@@ -8,7 +8,6 @@ does not answer is a warning: what it has is as unknown as before.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from functools import partial
 
@@ -27,7 +26,7 @@ from dtafs.store.placement.stubs import (
     stubbed_packs,
 )
 from dtafs.store.survey import DAMAGE, Survey
-from dtafs.store.tiers.base import Tier
+from dtafs.store.tiers.base import Tier, has_hash
 
 MEND = "run dtafsctl repair"
 
@@ -135,15 +134,14 @@ def _read_copy(survey: Survey, stub: Stub, name: str) -> str | None:
     known = survey.bad_copies.get(stub.pack, {}).get(name)
     if known is not None or name not in survey.lake.tiers:
         return known
-    digest, scrub = hashlib.sha256(), survey.scrub
+    scrub = survey.scrub
 
     def take(part: bytes) -> None:
-        digest.update(part)
         if scrub is not None:
             scrub.count(len(part))
 
     try:
-        survey.lake.tier(name).fetch(pack_key(stub.pack), take)
+        sound = has_hash(survey.lake.tier(name), pack_key(stub.pack), stub.pack, take)
     except RecallError:
         return None
     except NotFoundError:
@@ -156,7 +154,7 @@ def _read_copy(survey: Survey, stub: Stub, name: str) -> str | None:
     else:
         if scrub is not None:
             scrub.packs += 1
-        if digest.digest() == stub.pack:
+        if sound:
             return ""
         problem = f"tier {name!r} gives other bytes than those of pack {stub.pack.hex()}"
     survey.bad_copies.setdefault(stub.pack, {})[name] = problem

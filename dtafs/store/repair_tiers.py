@@ -14,7 +14,7 @@ Blocks; asks tiers, and reads all that can be read without a recall.
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,10 +24,10 @@ from dtafs.core.placed import Stub, decode_stub
 from dtafs.errors import DtafsError, IntegrityError, RecallError
 from dtafs.store.durable import TempFile
 from dtafs.store.packs import read_ends
-from dtafs.store.placement.moves import copy_pack
+from dtafs.store.placement.moves import copy_pack, fetch_from
 from dtafs.store.placement.removal import MIRROR, footer_key
 from dtafs.store.placement.stubs import pack_of_name, read_stub, stubbed_packs
-from dtafs.store.tiers.base import Tier
+from dtafs.store.tiers.base import Tier, has_hash
 
 if TYPE_CHECKING:
     from dtafs.store.lake import Lake
@@ -36,22 +36,8 @@ if TYPE_CHECKING:
 def from_tiers(lake: Lake, pack: bytes) -> tuple[TempFile, str] | None:
     """A pack that a tier has, in a temporary file, and where it was; None where none gives its bytes."""
     for name in lake.tiers:
-        temp, digest = lake.disk.temp(), hashlib.sha256()
-
-        def take(part: bytes, temp: TempFile = temp, digest: hashlib._Hash = digest) -> None:
-            temp.write(part)
-            digest.update(part)
-
-        try:
-            lake.tier(name).fetch(pack_key(pack), take)
-            if digest.digest() == pack:
-                return temp, f"tier {name}"
-        except DtafsError:
-            pass  # absent, archived, or not to be had: the next one
-        except BaseException:
-            temp.discard()
-            raise
-        temp.discard()
+        with contextlib.suppress(DtafsError):  # absent, archived, or not to be had: the next one
+            return fetch_from(lake, lake.tier(name), pack), f"tier {name}"
     return None
 
 
@@ -170,12 +156,10 @@ class TierRepair:
         stub = self._stub(pack)
         if stub is None or size != stub.size or not stub.copies.get(tier.name):
             return False
-        digest = hashlib.sha256()
         try:
-            tier.fetch(pack_key(pack), digest.update)
+            return has_hash(tier, pack_key(pack), pack)
         except RecallError:
             return True  # it is there, of the right size
-        return digest.digest() == pack
 
     def _put_again(self, pack: bytes, name: str) -> None:
         lake = self._lake

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -169,6 +170,34 @@ def test_a_cold_object_that_is_gone_or_altered_is_named(
         queue.left([pack])
     assert not tiered.placed.is_hot(pack) and not os.listdir(tiered.path / "tmp")
     assert pack.hex() in caplog.text
+
+
+class GarblingTier(TroubledTier):
+    """Gives a wrong byte so often on the way to who fetches."""
+
+    times = 1
+
+    def fetch(self, key: str, sink: Any) -> None:
+        if self.times == 0:
+            super().fetch(key, sink)
+            return
+        self.times -= 1
+        super().fetch(key, lambda part: sink(part[:-1] + bytes([part[-1] ^ 1])))
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_wrong_bytes_on_the_way_are_fetched_once_more(
+    tiered: Lake, times: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    pack, queue = archived(tiered), queue_of(tiered)
+    tier = GarblingTier("cold", tiered.path.parent / "cold", archive=True)
+    tier.times = times
+    tiered.tiers.use("cold", tier)
+    queue.ask([pack])
+    work_off(queue)
+    assert tiered.placed.is_hot(pack) == (times == 1) and tier.times == 0
+    assert not os.listdir(tiered.path / "tmp")
+    assert ("gives other bytes" in caplog.text) == (times == 2)
 
 
 def test_several_threads_share_the_work(lake_path: Path) -> None:

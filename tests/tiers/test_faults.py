@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import threading
 import time
@@ -18,10 +19,12 @@ from dtafs.errors import (
     StorageError,
     StorageFullError,
 )
-from dtafs.store.tiers.base import Tier
+from dtafs.store.lake import Lake
+from dtafs.store.tiers.base import Tier, has_hash, read_whole
 from dtafs.store.tiers.opening import OpenTier
 from tests.support.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.support.object_stores import ACCESS_KEY, SECRET_KEY, ObjectStore
+from tests.support.programs import ctl
 from tests.support.tiers import QUICK, opened, tier_at
 
 KEY = "packs/ab/" + "ab" * 32
@@ -110,10 +113,38 @@ def test_half_an_upload_is_no_object(there: OpenTier, proxy: FaultProxy) -> None
 
 
 def test_wrong_bytes_are_noticed(there: OpenTier, proxy: FaultProxy) -> None:
-    proxy.plan(Fault.GARBLE, method="GET")
+    proxy.plan(Fault.GARBLE, Fault.GARBLE, method="GET")
     with pytest.raises(IntegrityError, match="has not the bytes"):
         there.tier.verify(KEY, WHOLE)
     there.tier.verify(KEY, WHOLE)
+
+
+def whole_or_error(data: bytes) -> bytes:
+    if data != WHOLE:
+        raise IntegrityError("these are other bytes")
+    return data
+
+
+def test_wrong_bytes_on_the_way_are_not_taken_for_wrong_bytes_there(
+    there: OpenTier, proxy: FaultProxy
+) -> None:
+    other = "packs/cd/" + "cd" * 32
+    proxy.plan(Fault.LOSE_ANSWER, method="PUT")
+    proxy.plan(Fault.GARBLE, method="GET")
+    there.tier.put(other, WHOLE)
+    proxy.plan(Fault.GARBLE, method="GET")
+    there.tier.verify(other, WHOLE)
+    digest = hashlib.sha256(WHOLE).digest()
+    proxy.plan(Fault.GARBLE, method="GET")
+    assert has_hash(there.tier, other, digest)
+    proxy.plan(Fault.GARBLE, Fault.GARBLE, method="GET")
+    assert not has_hash(there.tier, other, digest)
+    proxy.plan(Fault.GARBLE, method="GET")
+    assert read_whole(there.tier, other, whole_or_error) == WHOLE
+    proxy.plan(Fault.GARBLE, Fault.GARBLE, method="GET")
+    with pytest.raises(IntegrityError):
+        read_whole(there.tier, other, whole_or_error)
+    assert proxy.left == 0
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -214,6 +245,38 @@ def test_who_waits_is_let_go_at_the_end(there: OpenTier, proxy: FaultProxy) -> N
     there.retrying.stop()
     thread.join(60)
     assert ended.is_set() and time.monotonic() - began_s < 60
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_who_reads_while_a_tier_is_tried_out_again(
+    proxy: FaultProxy, prefix: str, lake_path: Path, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    """As the mirror of a restored lake does, on its own: a reader that has to ask again is not let down by
+    it, but at the end of the daemon."""
+    for name, value in proxy.store.environment().items():
+        monkeypatch.setenv(name, value)
+    ctl(lake_path, "tier", "add", "warm", proxy.store.url(prefix))
+    with Lake.open(lake_path) as lake:
+        lake.tier("warm").put(KEY, WHOLE)
+        faults = iter([Fault.INTERNAL])
+
+        def choose(_method: str, path: str) -> Fault:
+            if KEY not in path or (fault := next(faults, None)) is None:
+                return Fault.NONE
+            lake.tiers.renew(lake.tiers.settings, lake.disk)
+            if ended:
+                lake.tiers.stop()
+            return fault
+
+        tier = lake.tier("warm")
+        proxy.choose(choose)
+        if ended:
+            with pytest.raises(StorageError, match="tried once"):
+                tier.read(KEY)
+        else:
+            assert tier.read(KEY) == WHOLE
+        proxy.calm()
+        lake.tier("warm").delete(KEY)
 
 
 def _in_a_child(tier: Tier, answers: multiprocessing.Queue[str]) -> None:

@@ -38,7 +38,7 @@ from dtafs.store.packs import hash_pack, read_ends, read_footer
 from dtafs.store.parity import reader_of
 from dtafs.store.placement.copies import ArchivedError
 from dtafs.store.placement.stubs import stubbed_packs
-from dtafs.store.tiers.base import Tier
+from dtafs.store.tiers.base import READS, Tier
 
 if TYPE_CHECKING:
     from dtafs.store.lake import Lake
@@ -140,7 +140,7 @@ def fetch_to_temp(lake: Lake, pack: bytes, pace: Pace = unpaced) -> TempFile:
             if tier.needs_recall and not _is_ready(tier, pack):
                 archived = ArchivedError(pack, name)
                 continue
-            return _fetched(lake, tier, pack, pace)
+            return fetch_from(lake, tier, pack, pace)
         except DtafsError as error:
             failure = failure or error
     if archived is not None:
@@ -158,7 +158,21 @@ def _is_ready(tier: Tier, pack: bytes) -> bool:
     return facts.state == State.READY
 
 
-def _fetched(lake: Lake, tier: Tier, pack: bytes, pace: Pace) -> TempFile:
+def fetch_from(lake: Lake, tier: Tier, pack: bytes, pace: Pace = unpaced) -> TempFile:
+    """A temporary file with what a tier has of a pack; IntegrityError when that is wrong, also when it is
+    read once more, and what `Tier.fetch` raises, StorageError for NotFoundError."""
+    for _ in range(READS):
+        temp, digest = _fetched_once(lake, tier, pack, pace)
+        if digest == pack:
+            return temp
+        temp.discard()
+    raise IntegrityError(
+        f"tier {tier.name!r} gives other bytes than those of pack {pack.hex()}; run dtafsctl repair"
+    )
+
+
+def _fetched_once(lake: Lake, tier: Tier, pack: bytes, pace: Pace) -> tuple[TempFile, bytes]:
+    """What a tier gives for a pack, and the hash of that."""
     temp, digest = lake.disk.temp(), hashlib.sha256()
 
     def take(part: bytes) -> None:
@@ -168,18 +182,13 @@ def _fetched(lake: Lake, tier: Tier, pack: bytes, pace: Pace) -> TempFile:
 
     try:
         tier.fetch(pack_key(pack), take)
-        if digest.digest() != pack:
-            raise IntegrityError(
-                f"tier {tier.name!r} gives other bytes than those of pack {pack.hex()}; "
-                "run dtafsctl repair"
-            )
     except NotFoundError as error:
         temp.discard()
         raise StorageError(f"pack {pack.hex()} is not where it was put: {error}") from error
     except BaseException:
         temp.discard()
         raise
-    return temp
+    return temp, digest.digest()
 
 
 def fetch_pack(lake: Lake, pack: bytes, hot_until_ns: int, pace: Pace = unpaced) -> int:

@@ -18,9 +18,11 @@ import enum
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
-from dtafs.errors import UsageError, from_os_error
+from dtafs.errors import IntegrityError, UsageError, from_os_error
+
+T = TypeVar("T")
 
 PART_BYTES = 8 * 1024 * 1024
 """What is read or held of an object at once."""
@@ -127,3 +129,37 @@ def digest_of(data: Source) -> bytes:
     for part in parts_of(data):
         digest.update(part)
     return digest.digest()
+
+
+READS = 2
+"""Times that an object is read before its bytes are said to be other ones: it may be the network that has
+altered them."""
+
+
+def has_hash(
+    tier: Tier, key: str, sha256: bytes, sink: Callable[[bytes], object] = lambda part: None
+) -> bool:
+    """Whether the bytes below a key have this hash; `sink` is given all that is read. Raises as `fetch`."""
+    for _ in range(READS):
+        digest = hashlib.sha256()
+
+        def take(part: bytes, digest: hashlib._Hash = digest) -> None:
+            digest.update(part)
+            sink(part)
+
+        tier.fetch(key, take)
+        if digest.digest() == sha256:
+            return True
+    return False
+
+
+def read_whole(tier: Tier, key: str, decode: Callable[[bytes], T]) -> T:
+    """What `decode` makes of an object; its IntegrityError when it cannot, also when it is read once more.
+    Raises as `read`."""
+    for _ in range(READS - 1):
+        data = tier.read(key)
+        try:
+            return decode(data)
+        except IntegrityError:
+            continue
+    return decode(tier.read(key))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from dtafs.core.names import suggest
 from dtafs.errors import DtafsError, IntegrityError, NotFoundError, RefusedError
 from dtafs.store.config import TierSettings
 from dtafs.store.durable import Disk
-from dtafs.store.tiers.base import Tier
+from dtafs.store.tiers.base import Tier, read_whole
 from dtafs.store.tiers.patience import PROMPT, SHORT, Counters, Patience, Retrying
 from dtafs.store.tiers.settings import ARCHIVES, COLD, COLD_CLASS, parse_url, settled
 from dtafs.store.tiers.state import Capabilities, add_counts, read_state
@@ -82,13 +83,11 @@ def open_tier(
 def lake_in(tier: Tier) -> Superblock | None:
     """The superblock of the lake that a tier belongs to; None of a tier that belongs to none yet."""
     try:
-        data = tier.read(SUPERBLOCK_KEY)
+        return read_whole(tier, SUPERBLOCK_KEY, decode_superblock)
     except NotFoundError:
         if tier.facts(SUPERBLOCK_KEY) is None:  # raises where all of the tier is gone
             return None
         raise
-    try:
-        return decode_superblock(data)
     except IntegrityError as error:
         raise IntegrityError(f"tier {tier.name}: {error}") from None
 
@@ -112,6 +111,8 @@ class Tiers(Mapping[str, Tier]):
         self._open: dict[str, OpenTier] = {}
         self._checked: set[str] = set()
         """Those of them that are known to be this lake's."""
+        self._retired = weakref.WeakSet[Retrying]()
+        """Of those that get no new users."""
         self._stopped = False
         self.mirroring = threading.Lock()
         """Held by a pass of the mirror, of which there is one at a time."""
@@ -180,13 +181,18 @@ class Tiers(Mapping[str, Tier]):
             self._checked.add(name)
 
     def renew(self, settings: Mapping[str, TierSettings], disk: Disk) -> None:
-        """Go by other settings from now on. What was opened before is used no more."""
+        """Go by other settings from now on. What was opened before gets no new users; who uses it just now
+        goes on, unless the settings of that tier are others, or it is gone."""
         self.save_counters(disk)
         with self._lock:
-            self.settings, dropped, self._open = dict(settings), self._open, {}
+            before, self.settings = self.settings, dict(settings)
+            dropped, self._open = self._open, {}
             self._checked.clear()
-        for opened in dropped.values():
-            opened.retrying.stop()
+            for name, opened in dropped.items():
+                if self.settings.get(name) == before.get(name):
+                    self._retired.add(opened.retrying)
+                else:
+                    opened.retrying.stop()
 
     def hurry(self) -> None:
         """Be as patient from now on as somebody who waits at a terminal."""
@@ -199,6 +205,8 @@ class Tiers(Mapping[str, Tier]):
         """Have nobody wait for a tier any longer: a request that is under way is the last."""
         with self._lock:
             self._stopped = True
+            for retrying in self._retired:
+                retrying.stop()
             for opened in self._open.values():
                 opened.retrying.stop()
 

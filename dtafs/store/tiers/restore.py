@@ -42,7 +42,7 @@ from dtafs.store.placement.stubs import pack_of_name
 from dtafs.store.progress import Meter, Progress, Report
 from dtafs.store.reindex import reindex_at
 from dtafs.store.replay import packs_brought
-from dtafs.store.tiers.base import Tier
+from dtafs.store.tiers.base import Tier, read_whole
 from dtafs.store.tiers.mirror import listed_sequences
 from dtafs.store.tiers.opening import SUPERBLOCK_KEY, open_tier
 from dtafs.store.tiers.patience import SHORT
@@ -136,18 +136,22 @@ def _unlogged(name: str) -> Iterator[None]:
 def _superblock_of(tier: Tier, public_key: str | None) -> tuple[Superblock, bytes]:
     """The superblock in a tier, checked, and its bytes."""
     try:
-        data = tier.read(SUPERBLOCK_KEY)
+        block, data = read_whole(tier, SUPERBLOCK_KEY, _signed_superblock)
     except NotFoundError as error:
         if tier.facts(SUPERBLOCK_KEY) is None:  # raises where all of the tier is gone
             raise NotFoundError(f"there is no lake at {tier.url}: it has no lake.json") from None
         raise error
-    block = decode_superblock(data)
-    verify_superblock(block)
     if public_key is not None and block.public_key != public_key.lower():
         raise RefusedError(
             f"the lake at {tier.url} has the public key {block.public_key}, not the one that you gave: it is "
             "another lake, or somebody has put a forged one there"
         )
+    return block, data
+
+
+def _signed_superblock(data: bytes) -> tuple[Superblock, bytes]:
+    block = decode_superblock(data)
+    verify_superblock(block)
     return block, data
 
 

@@ -23,6 +23,7 @@ from dtafs.errors import (
 )
 from dtafs.store.tiers.base import (
     PART_BYTES,
+    READS,
     ObjectFacts,
     Source,
     State,
@@ -93,13 +94,16 @@ class S3Tier(Tier):
         if self.needs_recall and can_be_archived(key):
             self._verify_archived(key, data)
             return
+        if not any(self._is_same(key, data) for _ in range(READS)):
+            raise IntegrityError(f"{self.name}: {key} has not the bytes that were put there")
+
+    def _is_same(self, key: str, data: Source) -> bool:
+        """Whether reading an object gives these bytes."""
         digest = hashlib.sha256()
         with ThreadPoolExecutor(1, "dtafs-verify") as beside:
             wanted = beside.submit(digest_of, data)
             self.fetch(key, digest.update)
-            same = digest.digest() == wanted.result()
-        if not same:
-            raise IntegrityError(f"{self.name}: {key} has not the bytes that were put there")
+            return digest.digest() == wanted.result()
 
     def _verify_archived(self, key: str, data: Source) -> None:
         head = self._existing(key)
