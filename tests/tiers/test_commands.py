@@ -167,11 +167,11 @@ def test_the_only_copy_is_not_given_up(lake_path: Path, tmp_path: Path) -> None:
         move_pack(lake, pack, "cold")
         size_bytes = (tmp_path / "tape" / pack_key(pack)).stat().st_size
     facts = ctl_json(lake_path, "tier", "remove", "cold", exit_code=5)
-    assert f"the only copy of 1 packs of {size_bytes:,} bytes" in facts["error"]["message"]
+    assert f"the only copy of 1 pack of {size_bytes:,} bytes" in facts["error"]["message"]
     stub = next((lake_path / "placed").glob("*/*"))
     stub.rename(tmp_path / "stub")
     facts = ctl_json(lake_path, "tier", "remove", "cold", exit_code=5)
-    assert "has 1 packs that this lake needs" in facts["error"]["message"]
+    assert "has 1 pack that this lake needs" in facts["error"]["message"]
     (tmp_path / "stub").rename(stub)
     with Lake.open(lake_path) as lake:
         lake.tiers["cold"].recall(pack_key(pack))
