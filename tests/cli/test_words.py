@@ -41,14 +41,6 @@ def test_a_size_is_short(size: int) -> None:
     assert len(words.size_text(size)) <= 8
 
 
-def test_counts() -> None:
-    assert [words.count_text(n, "file") for n in (0, 1, 2_000)] == [
-        "0 files",
-        "1 file",
-        "2,000 files",
-    ]
-
-
 def test_tables_line_up() -> None:
     rows = [("NAME", "SIZE"), ("a", "1,000"), ("longer", "2")]
     assert list(words.table(rows, right=[1])) == ["NAME     SIZE", "a       1,000", "longer      2"]
