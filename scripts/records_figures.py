@@ -25,6 +25,8 @@ from dtafs.store.retention import explain, plan_items
 from dtafs.store.retention_facts import Standing
 from scripts.figures import Figure
 
+REPOSITORY = Path(__file__).resolve().parent.parent
+"""Where `-m scripts…` is found from, wherever the benchmark was started."""
 VERSIONS, RULES, HOLDS = 1_000_000, 10_000, 1_000
 PER_DATASET = 200
 AGENCIES = 500
@@ -180,8 +182,8 @@ def records(directory: Path, portion: float, say: Callable[[str], None]) -> list
     with Lake.create(path) as lake:
         fill(lake, count, rule_count, int(HOLDS * portion))
     say("planning")
-    command = [sys.executable, "-m", "scripts.records_figures", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "scripts.records_figures", str(path.absolute())]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     say(f"planned: {found['counts']}")
     what = f"{count:,} versions, {rule_count:,} rules: "

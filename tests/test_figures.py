@@ -61,7 +61,10 @@ def test_inputs_do_not_repeat_themselves(tmp_path: Path) -> None:
     read_tree(tmp_path / "small")
 
 
-def test_figures_of_retention_come_from_a_lake_in_small(tmp_path: Path) -> None:
+def test_figures_of_retention_come_from_a_lake_in_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/")  # the benchmark may be started from anywhere
     figures = records_figures.records(tmp_path, 0.001, lambda _: None)
     assert len(figures) == 4 and all(len(figure.row()) == len(HEAD) for figure in figures)
     assert figures[0].value < 10 and figures[2].value < 1
