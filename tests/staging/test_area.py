@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -332,3 +335,20 @@ def test_staged_bytes_are_for_the_owner_alone(bench: Bench) -> None:
     (staging / "data.mdb").chmod(0o644)
     bench.reopen()
     assert (staging / "data.mdb").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_first_use_by_two_threads_makes_one_staging(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, find = threading.Barrier(2), bench.area._find
+
+    def found_together(name: str) -> object:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.3)  # where both come as far, neither knows of the other
+        return find(name)
+
+    monkeypatch.setattr(bench.area, "_find", found_together)
+    with ThreadPoolExecutor(2) as threads:
+        calls = [threads.submit(bench.area.dataset, "other", Base(0, b""), CREATOR) for _ in "ab"]
+        first, second = (call.result() for call in calls)
+    assert first is second

@@ -8,6 +8,7 @@ of their own in the same environment (`extra_tables`, `database`).
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -104,6 +105,8 @@ class StagingArea:
         self.tables = Tables(disk, directory, self.database)
         self.tables.before_flush = self.data.before_flush
         self._stagings: dict[str, Staging] = {}
+        self._beginning = threading.Lock()
+        """Two objects over one staging would each go by what the other has changed since."""
         self._session_start = self._next = self.tables.number("next_ino") or first_ino()
         self._reserve(self._next + NUMBERS_RESERVED)
         self._strays: list[int] | None = None
@@ -131,17 +134,21 @@ class StagingArea:
         """The staging of a dataset, the same object each time.
 
         `base` and `creator` count where the dataset has no staging yet: that begins as the version
-        `base`, or empty with a root that belongs to `creator`. Blocks when it has to read the base.
+        `base`, or empty with a root that belongs to `creator`. Any thread. Blocks at its first use,
+        when it has to read the base.
         """
         known = self._stagings.get(name)
-        if known is None:
-            row = self._find(name)
-            if row is None:
-                row = self._begin(
-                    name, base, creator or Creator(os.getuid(), os.getgid(), time.time_ns())
-                )
-            known = self._stagings[name] = Staging(self, Overlay(name, row, self))
-        return known
+        if known is not None:
+            return known
+        with self._beginning:
+            known = self._stagings.get(name)
+            if known is None:
+                row = self._find(name)
+                if row is None:
+                    creator = creator or Creator(os.getuid(), os.getgid(), time.time_ns())
+                    row = self._begin(name, base, creator)
+                known = self._stagings[name] = Staging(self, Overlay(name, row, self))
+            return known
 
     def base_of(self, name: str) -> Base | None:
         """The version that the staging of a dataset lies on; None where it has none yet. Any thread."""
