@@ -78,6 +78,8 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
         yield f"{counted(tiers['stubs'], 'stub')} of packs that lie in tiers {would}made again"
     if tiers["copies"]:
         yield f"{counted(tiers['copies'], 'pack')} in tiers {would}put again"
+    if tiers["mirrored"]:
+        yield f"{counted(tiers['mirrored'], 'object')} of the mirror {would}put again"
     if tiers["deleted"]:
         yield f"{counted(tiers['deleted'], 'pack')} that nothing needs {would}deleted from tiers"
     if facts["reindexed"]:

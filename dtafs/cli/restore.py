@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from dtafs.cli.base import LAKE_PATH, Call, Failed, standard
+from dtafs.cli.words import time_text
 from dtafs.core.quantities import counted
 from dtafs.errors import IntegrityError, UsageError
 
@@ -83,6 +84,9 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
     there = f"{facts['content_packs_in_tiers']:,} can be read from tiers"
     yield f"{counted(facts['metadata_packs'], 'metadata pack')} fetched; of {packs} {there}"
     yield from (f"! {problem}" for problem in facts["problems"])
+    if facts["newest"]:
+        newest = time_text(facts["newest"])
+        yield f"The newest entry of the log is of {newest} UTC: what came later was not mirrored"
     yield f"Its public key is {facts['public_key']}: compare it with what you noted"
     if not facts["writable"]:
         yield (

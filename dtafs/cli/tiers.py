@@ -11,6 +11,7 @@ import click
 
 from dtafs.cli.base import CONTEXT, Call, LazyGroup, Place, group_options, standard
 from dtafs.cli.words import fields, mirror_text, requests_text, time_text
+from dtafs.core.quantities import counted
 from dtafs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,7 +80,13 @@ def add(
         settings = settled(name, settings, os.environ)
     with call.session() as session:
         facts = session.tier_add(name, _given(settings))
-    call.answer(facts, [f"Attached tier {name}", *_tier_lines(facts)])
+    lines = [f"Attached tier {name}", *_tier_lines(facts)]
+    if facts["missing_packs"]:
+        lines.append(
+            f"! the only copy of {counted(facts['missing_packs'], 'pack')} was in this tier, which is empty: "
+            "bring back what was there, or see with dtafsctl check --read-data what is lost"
+        )
+    call.answer(facts, lines)
 
 
 def _given(settings: TierSettings) -> dict[str, Any]:

@@ -15,7 +15,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 AGAIN_MAX_S = 60.0
-"""How long after a failure the tier is asked again, at the most."""
+"""How long after a failure the tier is asked again, at the most; and how often what could not be read here,
+or lies in an archive, is tried again."""
 
 COUNTS_S = 10.0
 """How often what happened on the way to the tiers is written down, for `dtafsctl stats`."""
@@ -34,14 +35,17 @@ async def mirror_always(lake: Lake) -> None:
 
 
 async def _mirror(lake: Lake) -> None:
-    pause_s, failing = LOOK_S, False
+    pause_s, failing, again_s = LOOK_S, False, 0.0
     while True:
         await trio.sleep(pause_s)
         if MIRROR not in lake.tiers:
             continue
         try:
-            if await trio.to_thread.run_sync(is_behind, lake):
-                await trio.to_thread.run_sync(mirror, lake)
+            again = trio.current_time() >= again_s
+            if await trio.to_thread.run_sync(is_behind, lake, again):
+                facts = await trio.to_thread.run_sync(mirror, lake)
+                if facts["left_out"] or facts["content_packs_behind"]:
+                    again_s = trio.current_time() + AGAIN_MAX_S
             if failing:
                 log.info("tier %s mirrors the log again", MIRROR)
             pause_s, failing = LOOK_S, False

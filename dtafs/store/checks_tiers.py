@@ -18,6 +18,7 @@ from dtafs.errors import IntegrityError, NotFoundError, RecallError
 from dtafs.store.checks_packs import read_frames
 from dtafs.store.findings import WARNING, Affected
 from dtafs.store.packs import read_footer
+from dtafs.store.placement.removal import MIRROR
 from dtafs.store.placement.stubs import (
     doomed_packs,
     is_away,
@@ -27,6 +28,7 @@ from dtafs.store.placement.stubs import (
 )
 from dtafs.store.survey import DAMAGE, Survey
 from dtafs.store.tiers.base import Tier, has_hash
+from dtafs.store.tiers.mirror import lacking
 
 MEND = "run dtafsctl repair"
 
@@ -90,8 +92,17 @@ def check_tiers(survey: Survey) -> None:
             survey.add(6, text, (), WARNING)
             continue
         _compare(survey, name, listed)
+        if name == MIRROR:
+            _check_mirror(survey)
     _read_copies(survey)
     judge_lost(survey)
+
+
+def _check_mirror(survey: Survey) -> None:
+    gone = lacking(survey.lake)
+    if gone:
+        text = f"the mirror in tier {MIRROR!r} has lost {counted(len(gone), 'object')}, such as {gone[0]}"
+        survey.add(6, f"{text}, and a restore from it would lack them: {MEND}", (), WARNING)
 
 
 def _listed(survey: Survey, name: str) -> Iterator[tuple[bytes, int]]:

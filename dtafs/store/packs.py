@@ -38,7 +38,7 @@ from dtafs.errors import (
     RefusedError,
     TooManyOpenError,
 )
-from dtafs.store.durable import Disk, TempFile, open_for_reading, read_at
+from dtafs.store.durable import Disk, TempFile, open_for_reading, read_at, translated
 from dtafs.store.parity import write_parity
 from dtafs.store.placement.stubs import is_away, read_stub
 
@@ -292,6 +292,8 @@ class PackPresence:
 
 
 def hash_pack(root: Path, pack: bytes) -> bytes:
-    """The SHA-256 of all bytes of a pack on the hot disk, which should be its id."""
-    with open(root / pack_key(pack), "rb", buffering=0) as file:
+    """The SHA-256 of all bytes of a pack on the hot disk, which should be its id. NotFoundError when it is
+    not there, StorageError when it cannot be read."""
+    fd = open_for_reading(root / pack_key(pack))
+    with open(fd, "rb", buffering=0) as file, translated("reading a pack"):
         return hashlib.file_digest(file, "sha256").digest()

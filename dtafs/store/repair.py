@@ -79,7 +79,7 @@ def no_facts(dry_run: bool) -> dict[str, Any]:
     """What a repair tells that has found nothing."""
     facts: dict[str, Any] = {"dry_run": dry_run, "mended": [], "replaced": [], "quarantined": []}
     facts |= {"parity": {"written": 0, "removed": 0, "size_bytes": 0}, "reindexed": False}
-    facts["tiers"] = {"stubs": 0, "copies": 0, "deleted": 0}
+    facts["tiers"] = {"stubs": 0, "copies": 0, "deleted": 0, "mirrored": 0}
     return {**facts, "lost": []}
 
 
@@ -193,6 +193,7 @@ class _Repair:
             self._tell("mend the packs", done, len(bad))
             self._pack(pack, keep)
         tiers.mend_copies(wanted, not self._bad_entries)
+        tiers.mend_mirror()
         self._facts["tiers"] = tiers.facts
         self._gone |= tiers.lost
         for pack in present:

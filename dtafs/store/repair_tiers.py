@@ -8,6 +8,7 @@
 3. `mend_copies`: every copy that can be read is read and hashed. One that is wrong or gone is put again
    where the pack lies elsewhere too; objects of which no stub tells are taken in, or deleted where the
    log, which must be whole, names no such pack.
+4. `mend_mirror`: what the mirror has lost of log, metadata and footers is put there again.
 
 Blocks; asks tiers, and reads all that can be read without a recall.
 """
@@ -28,6 +29,7 @@ from dtafs.store.placement.moves import copy_pack, fetch_from
 from dtafs.store.placement.removal import MIRROR, footer_key
 from dtafs.store.placement.stubs import pack_of_name, read_stub, stubbed_packs
 from dtafs.store.tiers.base import Tier, has_hash
+from dtafs.store.tiers.mirror import lacking, mirror
 
 if TYPE_CHECKING:
     from dtafs.store.lake import Lake
@@ -46,7 +48,7 @@ class TierRepair:
 
     def __init__(self, lake: Lake, dry_run: bool) -> None:
         self._lake, self._dry_run = lake, dry_run
-        self.facts: dict[str, int] = {"stubs": 0, "copies": 0, "deleted": 0}
+        self.facts: dict[str, int] = {"stubs": 0, "copies": 0, "deleted": 0, "mirrored": 0}
         self.lost: dict[bytes, str] = {}
         """Packs whose only copy is wrong, and what is wrong."""
         self._listed: dict[str, dict[bytes, int]] = {}
@@ -142,6 +144,16 @@ class TierRepair:
                     self.facts["deleted"] += 1
                     if not self._dry_run:
                         lake.tier(name).delete(pack_key(pack))
+
+    def mend_mirror(self) -> None:
+        """Put again what the mirror has lost; one that cannot be used, or does not answer, is left alone."""
+        if MIRROR not in self._listed:
+            return
+        with contextlib.suppress(DtafsError):  # which `tier list` says
+            gone = lacking(self._lake)
+            if gone and not self._dry_run:
+                mirror(self._lake, anew=True)
+            self.facts["mirrored"] += len(gone)
 
     def _is_told_of(self, pack: bytes, name: str) -> bool:
         lake = self._lake

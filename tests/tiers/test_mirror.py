@@ -12,11 +12,15 @@ import pytest
 
 from dtafs.core.format import PackKind, pack_key
 from dtafs.errors import ConflictError, RefusedError, StorageFullError
+from dtafs.store.check import check
 from dtafs.store.collect import collect
 from dtafs.store.collect_plan import Rule
+from dtafs.store.findings import WARNING
 from dtafs.store.lake import Lake
+from dtafs.store.placement.moves import move_pack
 from dtafs.store.placement.removal import footer_key
-from dtafs.store.tiers.mirror import is_behind, mirror, mirror_facts, read_mirrored
+from dtafs.store.repair import repair
+from dtafs.store.tiers.mirror import is_behind, lacking, mirror, mirror_facts, read_mirrored
 from dtafs.store.tiers.state import Capabilities, TierState, write_state
 from tests.support import kernel
 from tests.support.fault_proxy import Fault, fault_proxy
@@ -24,6 +28,7 @@ from tests.support.mounts import Mount
 from tests.support.object_stores import ObjectStore
 from tests.support.programs import ctl, ctl_json
 from tests.support.small_lakes import ACTOR, commit, put_tree, tree_of_seed
+from tests.support.tiered import configure
 
 CAUGHT_UP_S = 60.0
 ENDED_S = 30.0
@@ -187,6 +192,100 @@ def test_a_pack_that_cannot_be_read_is_left_out(lake: Lake, tmp_path: Path, warm
     (tmp_path / "kept").rename(path)
     assert is_behind(lake) and not mirror(lake)["left_out"]
     assert objects(warm) == expected(lake)
+
+
+@pytest.mark.parametrize("what", ["log/d/0000000002", "packs", "footers"])
+@pytest.mark.parametrize("harm", ["gone", "cut"])
+def test_what_the_mirror_has_lost_is_found_and_put_again(
+    lake: Lake, tmp_path: Path, warm: Path, what: str, harm: str
+) -> None:
+    fill(lake, tmp_path / "tree", 1, 2)
+    mirror(lake)
+    whole = {key: (warm / key).read_bytes() for key in objects(warm)}
+    key = min(key for key in whole if key.startswith(what))
+    (warm / key).unlink()
+    if harm == "cut":
+        if what != "packs":
+            return  # the listing does not show it; a restore does
+        (warm / key).write_bytes(whole[key][:-1])
+    assert mirror_facts(lake)["entries_behind"] == 0 and not is_behind(lake)
+    assert lacking(lake) == [key]
+    (finding,) = check(lake, read_data=True)
+    assert finding.severity == WARNING
+    assert f"has lost 1 object, such as {key}" in str(finding)
+    assert repair(lake, ACTOR, dry_run=True)["tiers"]["mirrored"] == 1
+    assert repair(lake, ACTOR)["tiers"]["mirrored"] == 1
+    assert {key: (warm / key).read_bytes() for key in objects(warm)} == whole
+
+
+def test_a_bucket_that_was_emptied_is_filled_again(
+    lake_path: Path, warm: Path, tmp_path: Path
+) -> None:
+    """Nothing goes there before it is attached once more; then everything does, content as well."""
+    config = lake_path / "config.toml"
+    config.write_text(config.read_text() + "mirror_content = true\n")
+    (tmp_path / "file").write_bytes(b"content")
+    ctl(lake_path, "create", "d")
+    ctl(lake_path, "put", "d", tmp_path / "file", "--commit", "first")
+    before = objects(warm)
+    assert any(key.startswith("packs/") for key in before)
+    for key in before - {"log/d/0000000001"}:
+        (warm / key).unlink()
+    done = ctl(lake_path, "tag", "d:v1", "raw")
+    assert b"was not attached to a lake yet: dtafsctl tier add warm" in done.stderr
+    assert objects(warm) == {"log/d/0000000001"}
+    assert ctl_json(lake_path, "tier", "add", "warm")["missing_packs"] == 0
+    with Lake.open(lake_path) as lake:
+        mirror(lake)
+    assert objects(warm) == before | {"log/d/0000000003"}
+
+
+@pytest.mark.damages_lake
+def test_what_had_its_only_copy_in_an_emptied_bucket_is_told(
+    lake_path: Path, warm: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    ctl(lake_path, "create", "d")
+    ctl(lake_path, "put", "d", tmp_path / "file", "--commit", "first")
+    ctl(lake_path, "tier", "move", "d", "--to", "warm")
+    warm.rename(tmp_path / "elsewhere")
+    warm.mkdir()
+    text = ctl(lake_path, "tier", "add", "warm").stdout.decode()
+    assert "the only copy of 1 pack was in this tier, which is empty" in text
+    ctl(lake_path, "tier", "remove", "warm", exit_code=5)
+    # What was there is brought back.
+    shutil.rmtree(warm)
+    (tmp_path / "elsewhere").rename(warm)
+    assert ctl(lake_path, "cat", "d:v1", "file").stdout == b"content"
+
+
+@pytest.mark.damages_lake
+def test_a_pack_that_was_altered_here_does_not_reach_the_mirror(
+    lake: Lake, tmp_path: Path, warm: Path
+) -> None:
+    fill(lake, tmp_path / "tree", 1)
+    pack = next(p for p, row in lake.index.packs() if row.kind == PackKind.METADATA)
+    path = lake.path / pack_key(pack)
+    kept = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(kept[:50] + bytes([kept[50] ^ 1]) + kept[51:])
+    assert "is damaged" in mirror(lake)["left_out"][pack.hex()]
+    assert objects(warm) == expected(lake) - {pack_key(pack)}
+
+
+def test_content_in_an_archive_holds_up_nothing(lake: Lake, tmp_path: Path, warm: Path) -> None:
+    lake.close()
+    configure(lake.path, "mirror_content = true\n")
+    ctl(lake.path, "tier", "add", "cold", f"file://{tmp_path}/cold")
+    with Lake.open(lake.path) as again:
+        fill(again, tmp_path / "tree", 1, 2)
+        first, second = (p for p, row in again.index.packs() if row.kind == PackKind.CONTENT)
+        move_pack(again, first, "cold")
+        facts = mirror(again)
+        assert list(facts["left_out"]) == [first.hex()] and facts["problem"] is None
+        assert "must be recalled first" in facts["left_out"][first.hex()]
+        assert (warm / pack_key(second)).exists()
+        assert is_behind(again) and not is_behind(again, again=False)
 
 
 def test_an_interrupted_pass_leaves_no_entry_without_its_packs(

@@ -176,6 +176,24 @@ def test_what_is_missing_is_said(origin: Origin, tmp_path: Path) -> None:
     assert not ctl_json(new, "restore", "--from", origin.url)["problems"]
 
 
+@pytest.mark.damages_lake
+def test_a_pack_of_which_a_tier_has_a_part_is_not_there(origin: Origin, tmp_path: Path) -> None:
+    with Lake.open(origin.path, write=False) as lake:
+        pack = content_packs(lake)[0]
+    path = origin.warm / pack_key(pack)
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 1)
+    facts = ctl_json(tmp_path / "new", "restore", "--from", origin.url, exit_code=6)
+    assert facts["content_packs_lost"] == 1
+    assert f"tier warm has only a part of pack {pack.hex()}" in facts["problems"]
+    with Lake.open(tmp_path / "new", write=False) as lake:
+        assert not lake.placed.where(pack).names
+    newest = facts["newest"][:19].replace("T", " ")
+    text = ctl(tmp_path / "again", "restore", "--from", origin.url, exit_code=6).stdout.decode()
+    assert f"The newest entry of the log is of {newest} UTC" in text
+
+
 @pytest.mark.parametrize("what", ["absent", "damaged"])
 def test_a_log_ends_where_it_is_broken(origin: Origin, tmp_path: Path, what: str) -> None:
     path = origin.warm / "log" / "d" / "0000000003"
@@ -187,11 +205,9 @@ def test_a_log_ends_where_it_is_broken(origin: Origin, tmp_path: Path, what: str
         middle = len(data) // 2
         path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
     new = tmp_path / "new"
-    code = 0 if what == "absent" else 6  # what the mirror never had is no damage
-    facts = ctl_json(new, "restore", "--from", origin.url, exit_code=code)
+    facts = ctl_json(new, "restore", "--from", origin.url, exit_code=6)
     assert facts["versions"] == 1
-    if what == "damaged":
-        assert "the log of 'd' ends before entry 3 of 4" in facts["problems"][0]
+    assert "the log of 'd' ends before entry 3 of 4" in facts["problems"][0]
     with Lake.open(new, write=False) as lake:
         assert read_version(lake, lake.resolve("d:latest")) == tree_of_seed(SEEDS[0])
 

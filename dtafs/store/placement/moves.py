@@ -68,7 +68,7 @@ def copy_pack(lake: Lake, pack: bytes, tier_name: str, pace: Pace = unpaced) -> 
             return 0
         if tier_name not in stub.copies:
             placed.save(stub._replace(copies={**stub.copies, tier_name: 0}))
-    with _source(lake, pack, pace) as path:
+    with _source(lake, pack, stub.size, pace) as path:
         try:
             tier.put(pack_key(pack), path)
         except ConflictError:
@@ -103,12 +103,12 @@ def stub_for(lake: Lake, pack: bytes) -> Stub:
 
 
 @contextmanager
-def _source(lake: Lake, pack: bytes, pace: Pace) -> Iterator[Path]:
+def _source(lake: Lake, pack: bytes, size: int, pace: Pace) -> Iterator[Path]:
     """A file with the bytes of a pack, which were hashed: the hot one, or one that goes again."""
     path = lake.path / pack_key(pack)
     try:
         digest = hash_pack(lake.path, pack)
-    except FileNotFoundError:
+    except NotFoundError:
         temp = fetch_to_temp(lake, pack, pace)
         try:
             yield temp.path
@@ -117,7 +117,7 @@ def _source(lake: Lake, pack: bytes, pace: Pace) -> Iterator[Path]:
         return
     if digest != pack:
         raise IntegrityError(f"pack {pack.hex()} is damaged, and not moved; run dtafsctl repair")
-    pace(path.stat().st_size)
+    pace(size)
     yield path
 
 

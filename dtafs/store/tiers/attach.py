@@ -9,17 +9,18 @@ table. A crash between the last two leaves a tier that can be attached again. Ta
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dtafs.core.format import pack_key
 from dtafs.core.names import format_time
 from dtafs.core.quantities import counted
 from dtafs.errors import (
     DtafsError,
+    IntegrityError,
     NotFoundError,
     RefusedError,
-    StorageError,
     UsageError,
     outcome_of,
 )
@@ -28,8 +29,9 @@ from dtafs.store.durable import Disk, read_file
 from dtafs.store.founding import SUPERBLOCK_LIMIT_BYTES
 from dtafs.store.placement.moves import only_copies
 from dtafs.store.placement.removal import MIRROR
+from dtafs.store.placement.stubs import stubbed_packs
 from dtafs.store.placement.stubs import tiers_of as holders
-from dtafs.store.tiers.mirror import mirror_facts
+from dtafs.store.tiers.mirror import forget_mirrored, mirror_facts
 from dtafs.store.tiers.opening import SUPERBLOCK_KEY, lake_in, open_tier
 from dtafs.store.tiers.patience import SHORT
 from dtafs.store.tiers.settings import (
@@ -52,13 +54,23 @@ if TYPE_CHECKING:
     from dtafs.store.lake import Lake
 
 
-def try_place(
-    name: str, settings: TierSettings, environment: Any, lake: str | None
-) -> tuple[TierSettings, Capabilities]:
-    """Look at the place of a new tier and try the store out; its settings with all filled in.
+class Tried(NamedTuple):
+    """What is found of the place of a tier."""
 
-    `lake` is the id of the lake that it is for, None of one that is not made yet. RefusedError when
-    the place is another lake's or holds anything that looks like one.
+    settings: TierSettings
+    """With all filled in."""
+    capabilities: Capabilities
+    is_new: bool
+    """It belongs to no lake yet."""
+
+
+def try_place(
+    name: str, settings: TierSettings, environment: Any, lake: str | None, known: bool = False
+) -> Tried:
+    """Look at the place of a new tier and try the store out.
+
+    `lake` is the id of the lake that it is for, None of one that is not made yet; `known`: it was attached
+    there before. RefusedError when the place is another lake's or holds anything that looks like one.
     """
     from dtafs.store.tiers.probe import probe  # loads the client of object stores
 
@@ -72,14 +84,14 @@ def try_place(
         raise RefusedError(
             f"{settings.url} belongs to another lake, {found.lake}: give this one a prefix of its own"
         )
-    if found is None:
+    if found is None and not known:
         for prefix in ("packs/", "log/"):
             key = next(tier.keys(prefix), None)
             if key is not None:
                 raise RefusedError(
                     f"{settings.url} has {key[0]} but no lake.json: choose an empty place for the tier"
                 )
-    return settings, probe(tier)
+    return Tried(settings, probe(tier), found is None)
 
 
 def _make_directory(path: Path) -> None:
@@ -102,14 +114,41 @@ def attach(lake: Lake, name: str, settings: TierSettings) -> dict[str, Any]:
     else:
         filled = settled(name, settings, lake.tiers.environment)
         changed = with_tier(lake.path / "config.toml", text, name, filled)
-    filled, capabilities = try_place(name, settings, lake.tiers.environment, lake.superblock.lake)
+    known = read_state(lake.path, name, settings.url).probed is not None
+    environment = lake.tiers.environment
+    filled, capabilities, is_new = try_place(
+        name, settings, environment, lake.superblock.lake, known
+    )
     tier = open_tier(name, filled, lake.tiers.environment, capabilities).tier
     tier.put(SUPERBLOCK_KEY, read_file(lake.path / SUPERBLOCK_KEY, SUPERBLOCK_LIMIT_BYTES))
     _remember(lake, name, filled.url, capabilities)
     if changed is not None:
         write_tiers(lake.disk, changed)
     lake.tiers.renew(load_config(lake.path / "config.toml").tiers, lake.disk)
-    return tier_facts(lake, name)
+    missing = _forget_copies(lake, name) if is_new else 0
+    return {**tier_facts(lake, name), "missing_packs": missing}
+
+
+def _forget_copies(lake: Lake, name: str) -> int:
+    """Count on nothing in a tier that is found empty: what lies elsewhere, too, is put there again, and so
+    is the mirror. How many packs had their only copy there; their stubs go on saying so, since what was
+    there may be brought back."""
+    missing = 0
+    for pack in [*stubbed_packs(lake.path)]:
+        with lake.placed.lock, suppress(IntegrityError):  # a damaged stub is for the check to say
+            stub = lake.placed.stub(pack)
+            if stub is None or name not in stub.copies:
+                continue
+            left = {other: at_ns for other, at_ns in stub.copies.items() if other != name}
+            if lake.placed.is_hot(pack) or any(
+                left[other] for other in left if other in lake.tiers
+            ):
+                lake.placed.save(stub._replace(copies=left))
+            else:
+                missing += bool(stub.copies[name])
+    if name == MIRROR:
+        forget_mirrored(lake)
+    return missing
 
 
 def _remember(lake: Lake, name: str, url: str, capabilities: Capabilities) -> None:
@@ -190,11 +229,15 @@ def reach(lake: Lake, name: str) -> dict[str, Any]:
     try:
         lake.tiers.ask(name)
     except DtafsError as error:
-        return {
-            "answers": False,
-            "problem": {"kind": outcome_of(error).kind, "message": str(error)},
-        }
+        return _unanswered(error)
     return {"answers": True, "problem": None}
+
+
+def _unanswered(error: DtafsError) -> dict[str, Any]:
+    return {
+        "answers": False,
+        "problem": {"kind": outcome_of(error).kind, "message": str(error)},
+    }
 
 
 def list_tiers(lake: Lake, again: bool) -> dict[str, Any]:
@@ -206,8 +249,7 @@ def list_tiers(lake: Lake, again: bool) -> dict[str, Any]:
         if again and reached["answers"]:
             try:
                 probe_again(lake, name)
-            except StorageError as error:
-                kind = outcome_of(error).kind
-                reached = {"answers": False, "problem": {"kind": kind, "message": str(error)}}
+            except DtafsError as error:
+                reached = _unanswered(error)
         found.append({**tier_facts(lake, name), **reached})
     return {"tiers": found, "mirror": mirror_facts(lake) if MIRROR in lake.tiers else None}

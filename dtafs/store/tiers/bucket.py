@@ -38,6 +38,9 @@ _used_by: set[int] = set()
 
 SUCCESS = range(200, 300)
 
+LISTED_AT_ONCE = 1_000
+"""What a store tells in one answer; the client would hand out 50 of them and be asked again."""
+
 
 class Head(NamedTuple):
     """What a HEAD request says of an object. `checksum`: base64 of its SHA-256, or ""."""
@@ -146,7 +149,8 @@ class Bucket:
         while True:
 
             def call(store: S3Store, offset: str | None = last) -> list[tuple[str, int]]:
-                pages = obstore.list(store, prefix=prefix.rstrip("/") or None, offset=offset)
+                below = prefix.rstrip("/") or None
+                pages = obstore.list(store, prefix=below, offset=offset, chunk_size=LISTED_AT_ONCE)
                 return [(meta["path"], meta["size"]) for meta in next(iter(pages), [])]
 
             page = self._ask(f"listing {prefix or 'everything'}", prefix, call)

@@ -6,9 +6,12 @@ reading content. With `mirror_content`, the content packs themselves as well. Or
 packs that it brings, then the entry: so an entry in the mirror has its metadata there. A tier without a
 condition that holds gets no log: two lakes, or two hosts, could write over each other's entries.
 
-How far it is is remembered in `upkeep/mirror.json`; without that file the tier is listed. A pack of this lake
-that cannot be read is left out and tried again each time; `dtafsctl check` names it. What is deleted from the
-lake is deleted from the mirror by `dtafs.store.placement.removal`. One pass at a time; blocks.
+How far it is is remembered in `upkeep/mirror.json`; without that file the tier is listed. Each pass looks
+first whether the tier still is this lake's: a bucket that was emptied has to be attached again, which
+forgets what it had (`forget_mirrored`). What a mirror has lost in part is found by `lacking`, for the check,
+and put there again by a pass `anew`, for a repair. A pack of this lake that cannot be read is left out and
+tried again; `dtafsctl check` names it. What is deleted from the lake is deleted from the mirror by
+`dtafs.store.placement.removal`. One pass at a time; blocks.
 """
 
 from __future__ import annotations
@@ -29,13 +32,23 @@ from dtafs.core.entries import log_key
 from dtafs.core.format import PackKind, pack_key
 from dtafs.core.names import format_time
 from dtafs.core.placed import encode_stub
-from dtafs.errors import DtafsError, IntegrityError, NotFoundError, RefusedError
+from dtafs.errors import (
+    BusyError,
+    ConflictError,
+    DtafsError,
+    IntegrityError,
+    NotFoundError,
+    RecallError,
+    RefusedError,
+)
 from dtafs.store.durable import Disk, read_file
 from dtafs.store.log import Appended
+from dtafs.store.packs import hash_pack
 from dtafs.store.placement.moves import copy_pack, stub_for
 from dtafs.store.placement.removal import MIRROR, finish_removals, footer_key
 from dtafs.store.replay import packs_brought
-from dtafs.store.tiers.base import Tier
+from dtafs.store.tiers.base import Source, Tier
+from dtafs.store.tiers.opening import check_lake
 from dtafs.store.tiers.state import read_state
 
 if TYPE_CHECKING:
@@ -88,12 +101,21 @@ def _save(disk: Disk, known: Mirrored) -> None:
     disk.replace(_path(disk.root), msgspec.json.encode(known))
 
 
-def is_behind(lake: Lake) -> bool:
-    """Whether there is something to mirror. Quick: asks no tier, and reads one small file."""
+def forget_mirrored(lake: Lake) -> None:
+    """Know nothing any more of what the mirror has: it was emptied, or is another one."""
+    with lake.tiers.mirroring:
+        lake.disk.remove(_path(lake.path))
+
+
+def is_behind(lake: Lake, again: bool = True) -> bool:
+    """Whether there is something to mirror; with `again`, what was left out before counts. Quick: asks no
+    tier, and reads one small file."""
     if MIRROR not in lake.tiers:
         return False
     known = read_mirrored(lake)
-    if known.sequences is None or known.left_out or known.content_due or known.problem:
+    if known.sequences is None or known.problem:
+        return True
+    if again and (known.left_out or known.content_due):
         return True
     return any(number > known.sequences.get(name, 0) for name, number in _heads(lake))
 
@@ -102,11 +124,13 @@ def _heads(lake: Lake) -> Iterator[tuple[str, int]]:
     return ((name, sequence) for name, (sequence, _hash) in lake.index.heads().items())
 
 
-def mirror(lake: Lake) -> dict[str, Any]:
-    """Bring the mirror up to date; what `mirror_facts` says after it. Raises what kept it from that,
-    which is remembered as the mirror's `problem`."""
+def mirror(lake: Lake, anew: bool = False) -> dict[str, Any]:
+    """Bring the mirror up to date, `anew` everything that it should have; what `mirror_facts` says after it.
+    Raises what kept it from that, which is remembered as the mirror's `problem`."""
     with lake.tiers.mirroring:
         known = read_mirrored(lake)
+        if anew:
+            known.sequences, known.content_due = {}, []
         try:
             _Pass(lake, known).run()
         except DtafsError as error:
@@ -127,6 +151,28 @@ def mirror_what_came(lake: Lake) -> None:
             mirror(lake)
         except DtafsError as error:
             log.warning("tier %s does not mirror the log yet: %s", MIRROR, error)
+
+
+def lacking(lake: Lake) -> list[str]:
+    """The keys of what the mirror should have by what is remembered, and does not have, or only a part of,
+    by its listing. Raises what keeps it from being listed."""
+    known, tier = read_mirrored(lake), lake.tiers[MIRROR]
+    heads, sequences = dict(_heads(lake)), known.sequences or {}
+    wanted: dict[str, int | None] = {
+        log_key(name, number): None
+        for name, last in sequences.items()
+        for number in range(1, min(last, heads.get(name, 0)) + 1)
+    }
+    for pack, row in lake.index.packs():
+        if row.sequence <= sequences.get(row.dataset, 0) and pack.hex() not in known.left_out:
+            is_metadata = row.kind == PackKind.METADATA
+            wanted |= {pack_key(pack): row.size} if is_metadata else {footer_key(pack): None}
+    there: dict[str, int] = {}
+    for prefix in ("log/", "packs/", "footers/"):
+        there.update(tier.keys(prefix))
+    return [
+        key for key, size in wanted.items() if key not in there or size not in (None, there[key])
+    ]
 
 
 def mirror_facts(lake: Lake) -> dict[str, Any]:
@@ -169,9 +215,10 @@ class _Pass:
     def run(self) -> None:
         """Mirror everything; StorageError and its like when the tier fails."""
         lake, known = self._lake, self._known
+        check_lake(self._tier, lake.superblock)
         _check_store(lake, self._tier)
         if known.sequences is None:
-            known.sequences = listed_sequences(self._tier)
+            known.sequences = _listed_sequences(self._tier)
         with ThreadPoolExecutor(WORKERS, "dtafs-mirror") as workers:
             again, known.left_out = [bytes.fromhex(name) for name in known.left_out], {}
             _all(workers, self._put_pack, again)
@@ -213,22 +260,38 @@ class _Pass:
             finish_removals(lake)
         try:
             if row.kind == PackKind.METADATA:
-                path = lake.path / pack_key(pack)
-                self._tier.put(pack_key(pack), path)
-                self._tier.verify(pack_key(pack), path)
+                self._put_metadata(pack)
             else:
                 stub = stub_for(lake, pack)._replace(copies={}, hot_until_ns=0)
-                self._tier.put(footer_key(pack), encode_stub(stub))
+                self._replace(footer_key(pack), encode_stub(stub))
                 if self._settings.mirror_content:
                     self._known.content_due.append(pack.hex())
-        except (IntegrityError, NotFoundError) as error:
-            if self._tier.facts("lake.json") is None:  # raises where it is the tier that is gone
-                raise
-            self._known.left_out[pack.hex()] = str(error)
+        except (IntegrityError, NotFoundError, BusyError) as error:
+            self._leave_out(pack, error)
             return
         if lake.index.pack(pack) is None:  # deleted meanwhile, and maybe before it was put
             for key in (pack_key(pack), footer_key(pack)):
                 self._tier.delete(key)
+
+    def _put_metadata(self, pack: bytes) -> None:
+        path = self._lake.path / pack_key(pack)
+        if hash_pack(self._lake.path, pack) != pack:
+            raise IntegrityError(f"pack {pack.hex()} is damaged; run dtafsctl repair")
+        self._replace(pack_key(pack), path)
+        self._tier.verify(pack_key(pack), path)
+
+    def _replace(self, key: str, data: Source) -> None:
+        """Put what is named by its content, and was checked: other bytes there are damaged ones."""
+        try:
+            self._tier.put(key, data)
+        except ConflictError:
+            self._tier.delete(key)
+            self._tier.put(key, data)
+
+    def _leave_out(self, pack: bytes, error: DtafsError) -> None:
+        if self._tier.facts("lake.json") is None:  # raises where it is the tier that is gone
+            raise error
+        self._known.left_out[pack.hex()] = str(error)
 
     def _copy_content(self) -> None:
         due = self._known.content_due
@@ -237,8 +300,14 @@ class _Pass:
             if self._lake.index.pack(pack) is not None:
                 try:
                     copy_pack(self._lake, pack, MIRROR)
-                except IntegrityError as error:
-                    self._known.left_out[pack.hex()] = str(error)
+                except (
+                    IntegrityError,
+                    NotFoundError,
+                    BusyError,
+                    ConflictError,
+                    RecallError,
+                ) as error:
+                    self._leave_out(pack, error)
             del due[0]
             _save(self._lake.disk, self._known)
 
@@ -262,16 +331,25 @@ def _check_store(lake: Lake, tier: Tier) -> None:
         )
 
 
-def listed_sequences(tier: Tier) -> dict[str, int]:
-    """Log -> its last entry in a tier before the first gap."""
+def last_sequences(tier: Tier) -> dict[str, int]:
+    """Log -> its last entry in a tier, whether or not all before it are there."""
+    return {name: max(numbers) for name, numbers in _entries_in(tier).items()}
+
+
+def _entries_in(tier: Tier) -> dict[str, set[int]]:
     there: dict[str, set[int]] = {}
     for key, _size in tier.keys("log/"):
         _top, _, rest = key.partition("/")
         name, _, number = rest.rpartition("/")
-        if len(number) == 10 and number.isascii() and number.isdigit():
+        if len(number) == 10 and number.isascii() and number.isdigit() and int(number):
             there.setdefault(name, set()).add(int(number))
+    return there
+
+
+def _listed_sequences(tier: Tier) -> dict[str, int]:
+    """Log -> its last entry in a tier before the first gap."""
     found = {}
-    for name, numbers in there.items():
+    for name, numbers in _entries_in(tier).items():
         last = 0
         while last + 1 in numbers:
             last += 1

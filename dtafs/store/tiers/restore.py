@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from dtafs.core.entries import decode_collection, log_key
 from dtafs.core.format import PackKind, Superblock, decode_ends, decode_superblock, pack_key
+from dtafs.core.names import format_time
 from dtafs.core.placed import Stub, decode_stub, encode_stub, stub_key
 from dtafs.errors import (
     ConflictError,
@@ -43,7 +44,7 @@ from dtafs.store.progress import Meter, Progress, Report
 from dtafs.store.reindex import reindex_at
 from dtafs.store.replay import packs_brought
 from dtafs.store.tiers.base import Tier, read_whole
-from dtafs.store.tiers.mirror import listed_sequences
+from dtafs.store.tiers.mirror import last_sequences
 from dtafs.store.tiers.opening import SUPERBLOCK_KEY, open_tier
 from dtafs.store.tiers.patience import SHORT
 from dtafs.store.tiers.settings import check_tiers, settled, with_tier
@@ -199,6 +200,8 @@ class _Restore:
         self._workers = ThreadPoolExecutor(WORKERS, "dtafs-restore")
         self._report = report
         self._made: set[Path] = set()
+        self._away: set[bytes] = set()
+        # Content packs that a tier has, of the size that they should have.
         self.problems: list[str] = []
         """What could not be had, in sentences."""
 
@@ -212,7 +215,7 @@ class _Restore:
             name: self._workers.submit(_packs_in, tier, "packs/") for name, tier in tiers.items()
         }
         footers = self._workers.submit(_packs_in, self._mirror, "footers/")
-        entries = self._fetch_log(listed_sequences(self._mirror))
+        entries = self._fetch_log(last_sequences(self._mirror))
         wanted = packs_of(entries)
         there = {name: task.result() for name, task in listing.items()}
         known = footers.result()
@@ -220,9 +223,9 @@ class _Restore:
         self._all("metadata", lambda pack: self._fetch_pack(pack, known, there), wanted)
         lost = [pack for pack in wanted if pack not in known and pack not in held]
         content = [pack for pack in wanted if (self._disk.root / stub_key(pack)).exists()]
-        away = [pack for pack in content if pack in held]
+        away = [pack for pack in content if pack in self._away]
         if len(away) < len(content):
-            gone = [pack.hex() for pack in content if pack not in held]
+            gone = [pack.hex() for pack in content if pack not in self._away]
             self.problems.append(
                 f"{len(gone)} of {len(content)} content packs are in none of the tiers that were given, such "
                 f"as {gone[0]}: what they held cannot be read"
@@ -230,6 +233,7 @@ class _Restore:
         return {
             "datasets": len({one.entry.dataset for one in entries if one.entry.kind == "created"}),
             "entries": len(entries),
+            "newest": format_time(entries[-1].entry.time_ns) if entries else None,
             "metadata_packs": len(wanted) - len(content) - len(lost),
             "content_packs": len(content),
             "content_packs_in_tiers": len(away),
@@ -268,8 +272,6 @@ class _Restore:
         self, pack: bytes, footers: Mapping[bytes, int], there: Mapping[str, Mapping[bytes, int]]
     ) -> None:
         """A metadata pack, or the stub of a content pack."""
-        since_ns = time.time_ns()
-        copies = {name: since_ns for name, packs in there.items() if pack in packs}
         if pack not in footers and pack not in there[MIRROR]:
             self.problems.append(f"pack {pack.hex()} is in no tier: what it held is lost")
             return
@@ -286,7 +288,18 @@ class _Restore:
         if stub is None:
             self.problems.append(f"pack {pack.hex()} cannot be read from tier {MIRROR}")
             return
-        self._write(stub_key(pack), encode_stub(stub._replace(copies=copies)))
+        self._write(stub_key(pack), encode_stub(stub._replace(copies=self._copies(stub, there))))
+
+    def _copies(self, stub: Stub, there: Mapping[str, Mapping[bytes, int]]) -> dict[str, int]:
+        """The tiers that have a pack, whole by their listing; one that has a part of it counts as one where
+        something lies that nobody may rely on."""
+        since_ns = time.time_ns()
+        sizes = {name: packs[stub.pack] for name, packs in there.items() if stub.pack in packs}
+        for name in (name for name, size in sizes.items() if size != stub.size):
+            self.problems.append(f"tier {name} has only a part of pack {stub.pack.hex()}")
+        if stub.size in sizes.values():
+            self._away.add(stub.pack)
+        return {name: since_ns if size == stub.size else 0 for name, size in sizes.items()}
 
     def _stub_or_pack(self, pack: bytes, size: int) -> Stub | None:
         """The stub of a content pack; of a metadata pack None, and it is written."""
