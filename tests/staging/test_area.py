@@ -352,3 +352,19 @@ def test_the_first_use_by_two_threads_makes_one_staging(
         calls = [threads.submit(bench.area.dataset, "other", Base(0, b""), CREATOR) for _ in "ab"]
         first, second = (call.result() for call in calls)
     assert first is second
+
+
+def test_two_threads_never_get_the_same_tree(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    both, read = threading.Barrier(2), bench.area.tables.number
+
+    def read_together(name: str) -> int:
+        number = read(name)
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.3)  # where both come as far, both have read the same
+        return number
+
+    monkeypatch.setattr(bench.area.tables, "number", read_together)
+    with ThreadPoolExecutor(2) as threads:
+        calls = [threads.submit(bench.area.next_tree) for _ in "ab"]
+        first, second = (call.result() for call in calls)
+    assert first != second

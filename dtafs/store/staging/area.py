@@ -107,6 +107,8 @@ class StagingArea:
         self._stagings: dict[str, Staging] = {}
         self._beginning = threading.Lock()
         """Two objects over one staging would each go by what the other has changed since."""
+        self._numbering = threading.Lock()
+        """Two datasets over one tree of rows would lose what is staged when one is tidied away."""
         self._session_start = self._next = self.tables.number("next_ino") or first_ino()
         self._reserve(self._next + NUMBERS_RESERVED)
         self._strays: list[int] | None = None
@@ -118,17 +120,19 @@ class StagingArea:
         self.tables.flush()
 
     def next_number(self) -> int:
-        """An inode number that was never given before."""
-        if self._next == self._until:
-            self._reserve(self._until + NUMBERS_RESERVED)
-        self._next += 1
-        return self._next
+        """An inode number that was never given before. Any thread."""
+        with self._numbering:
+            if self._next == self._until:
+                self._reserve(self._until + NUMBERS_RESERVED)
+            self._next += 1
+            return self._next
 
     def next_tree(self) -> int:
-        """A number for a tree that was never given before."""
-        tree = self.tables.number("next_tree") + 1
-        self.tables.apply([("area", b"", b"next_tree", encode(tree))])
-        return tree
+        """A number for a tree that was never given before. Any thread."""
+        with self._numbering:
+            tree = self.tables.number("next_tree") + 1
+            self.tables.apply([("area", b"", b"next_tree", encode(tree))])
+            return tree
 
     def dataset(self, name: str, base: Base = NO_BASE, creator: Creator | None = None) -> Staging:
         """The staging of a dataset, the same object each time.
