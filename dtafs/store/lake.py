@@ -166,23 +166,27 @@ class Lake:
         return lake
 
     def close(self) -> None:
-        """Flush staging, close every file, release the lock. May be called twice."""
-        if self._area is not None:
-            self._area.close()
-            self._area = None
-        if self.can_write and self.tiers:
-            with contextlib.suppress(DtafsError):  # what was read lately counts as unread
-                self.heat.save(self.disk)
-        self.tiers.close(self.disk if self.can_write else None)
-        self.files.close()
-        self.far.close()
-        for index in (self.index, *self._retired):
-            index.close()
-        if self.pending is not None:
-            self.pending.close()
-        if self.lock is not None:
-            self.lock.release()
-            self.lock = None
+        """Flush staging, close every file, release the lock. May be called twice.
+
+        Staging that cannot be flushed raises once all else is closed.
+        """
+        with contextlib.ExitStack() as last_first:
+            if self.lock is not None:
+                last_first.callback(self.lock.release)
+                self.lock = None
+            if self.pending is not None:
+                last_first.callback(self.pending.close)
+            for index in (self.index, *self._retired):
+                last_first.callback(index.close)
+            last_first.callback(self.far.close)
+            last_first.callback(self.files.close)
+            last_first.callback(self.tiers.close, self.disk if self.can_write else None)
+            area, self._area = self._area, None
+            if area is not None:
+                last_first.callback(area.close)
+            if self.can_write and self.tiers:
+                with contextlib.suppress(DtafsError):  # what was read lately counts as unread
+                    self.heat.save(self.disk)
 
     def __enter__(self) -> Lake:
         return self

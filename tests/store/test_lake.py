@@ -13,13 +13,14 @@ import pytest
 from dtafs.core.entries import log_key
 from dtafs.core.format import encode_superblock
 from dtafs.core.names import format_time
-from dtafs.core.values import Actor
+from dtafs.core.values import Actor, Kind
 from dtafs.errors import (
     BusyError,
     ConflictError,
     IntegrityError,
     NotFoundError,
     RefusedError,
+    StorageFullError,
     UnsupportedError,
     UsageError,
 )
@@ -242,3 +243,22 @@ def test_damaged_staging_is_said_and_can_be_left_behind(
     (lake_path / "staging").rename(lake_path.parent / "staging.damaged")
     with Lake.open(lake_path) as lake:
         assert lake.staging("D").is_clean()
+
+
+def test_a_lake_whose_staging_cannot_be_flushed_is_closed_all_the_same(
+    lake_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Lake.open(lake_path)
+    lake.create_dataset("D", ANN)
+    staging = lake.staging("D")
+    staging.make(staging.root_ino, b"x", Kind.DIRECTORY, 0o755, 0, 0, 1)
+
+    def full(_limit: int = 0) -> None:
+        raise StorageFullError("no space left on device")
+
+    monkeypatch.setattr(lake.area.tables, "flush", full)
+    with pytest.raises(StorageFullError, match="no space"):
+        lake.close()
+    with Lake.open(lake_path) as again:
+        staging = again.staging("D")
+        assert staging.lookup(staging.root_ino, b"x") is not None, "it was in the journal"

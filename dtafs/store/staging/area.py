@@ -280,9 +280,11 @@ class StagingArea:
             self.data.remove(ino)
 
     def close(self) -> None:
-        """Write everything to LMDB and close."""
+        """Write everything to LMDB and close; what could not be written waits in the journal."""
         for staging in self._stagings.values():
             staging.shut()
         self.data.close_all()
-        self.tables.close()
-        self.database.close()
+        try:
+            self.tables.close()
+        finally:
+            self.database.close()
