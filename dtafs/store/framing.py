@@ -120,6 +120,6 @@ class OpenPack:
     def discard(self) -> None:
         """Drop the open pack."""
         with self._lock:
-            if self._writer is not None:
-                self._writer.discard()
-                self._writer = None
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                writer.discard()

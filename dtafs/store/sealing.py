@@ -139,10 +139,11 @@ class Sealer:
         """Stop the threads; what was not flushed is dropped."""
         self._batch.clear()
         self._failure = self._failure or StorageError("sealing was interrupted")
-        self._workers.shutdown(cancel_futures=True)
-        for writer in self._writers.values():
-            writer.discard()
-        self._lake.condemned.users.leave(self._at_work)
+        with contextlib.ExitStack() as last_first:
+            last_first.callback(self._lake.condemned.users.leave, self._at_work)
+            for writer in self._writers.values():
+                last_first.callback(writer.discard)
+            self._workers.shutdown(cancel_futures=True)
 
     @contextlib.contextmanager
     def _caught(self) -> Iterator[None]:

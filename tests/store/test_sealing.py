@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dtafs.core.values import Actor, Content
-from dtafs.errors import DtafsError, StorageFullError
+from dtafs.errors import DtafsError, StorageError, StorageFullError
 from dtafs.store import framing
 from dtafs.store.durable import Buffer, Disk
 from dtafs.store.lake import Lake
@@ -195,3 +195,16 @@ def test_the_size_of_a_read_does_not_change_the_content(data_lake: Lake, buffer_
         sealer.submit(1, lambda: io.BytesIO(data), len(data))
         (result,) = sealer.flush()
     assert result.content == seal(data_lake, {"x": data})["x"]
+
+
+def test_a_collection_does_not_wait_for_a_sealer_that_failed_to_clear_up(
+    data_lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_pack: framing.OpenPack) -> None:
+        raise StorageError("the disk is gone")
+
+    monkeypatch.setattr(framing.OpenPack, "discard", broken)
+    with pytest.raises(StorageError, match="gone"), Sealer(data_lake, "D"):
+        pass
+    users = data_lake.condemned.users
+    assert users.await_older(users.moment(), 0)
