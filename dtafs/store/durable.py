@@ -282,14 +282,15 @@ class Disk:
         temp = self.root / "tmp" / f"{os.getpid()}-{next(self._names)}"
         fd = self.open_file(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
-            self.write(fd, data, 0)
-            self.sync(fd)
+            try:
+                self.write(fd, data, 0)
+                self.sync(fd)
+            finally:
+                os.close(fd)
+            self.rename(temp, path)
         except BaseException:
             self.remove(temp)
             raise
-        finally:
-            os.close(fd)
-        self.rename(temp, path)
         self.sync_directory(path.parent)
 
     def move(self, source: Path, target: Path) -> None:

@@ -171,7 +171,11 @@ class PackWriter:
         self._temp: TempFile = disk.temp()
         self._hash = hashlib.sha256()
         self.frames: list[Frame] = []
-        self._write(encode_pack_header(kind))
+        try:
+            self._write(encode_pack_header(kind))
+        except BaseException:
+            self._temp.discard()
+            raise
 
     @property
     def size(self) -> int:

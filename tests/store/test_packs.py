@@ -11,7 +11,7 @@ import zstandard
 
 from dtafs.core.format import Chunk, Codec, PackKind, pack_key
 from dtafs.core.values import Content
-from dtafs.errors import IntegrityError
+from dtafs.errors import DtafsError, IntegrityError, StorageFullError
 from dtafs.store.config import Cache
 from dtafs.store.durable import Disk
 from dtafs.store.objects import ColdNode, Objects
@@ -182,3 +182,23 @@ def test_the_level_that_stores_less_is_found() -> None:
     assert set(sizes) == {best}
     for codec, stored in (encoder.encode(os.urandom(1000)), encoder.encode(b"x" * 1000)):
         assert decode_frame(stored, 1000, codec)
+
+
+def test_a_pack_that_a_full_disk_does_not_begin_leaves_nothing(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_where: object, _size: int = 0) -> None:
+        raise StorageFullError("no space left on device")
+
+    monkeypatch.setattr(disk, "check_room", full)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(StorageFullError):
+        PackWriter(disk, PackKind.CONTENT)
+    assert len(os.listdir("/proc/self/fd")) == before and not os.listdir(disk.root / "tmp")
+
+
+def test_a_small_file_that_cannot_be_named_leaves_nothing(disk: Disk) -> None:
+    (disk.root / "taken").mkdir()
+    with pytest.raises(DtafsError):
+        disk.replace(disk.root / "taken", b"x")
+    assert not os.listdir(disk.root / "tmp")
