@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -277,3 +278,17 @@ def test_a_tier_that_does_not_answer_is_an_error_of_what_lies_there(tiered: Lake
         tiered.objects.read(content, 0, 1000)
     tier.failure = None
     assert tiered.objects.read(content, 0, 1000) == random_tree(1)[b"file 0"].content[:1000]
+
+
+def test_without_a_thread_nothing_is_fetched_ahead_for_a_while_only(
+    large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with Lake.open(large) as lake:
+        pack, data = largest(lake)
+        monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+        for offset in range(16, 4 << 20, 256 << 10):
+            assert lake.far.read(pack, offset, 256 << 10) == data[offset:][: 256 << 10]
+            assert lake.far.at_work == lake.far.held_bytes == 0

@@ -228,6 +228,7 @@ class Far:
             try:
                 self._threads.submit(self._fetch_ahead, pack, known, piece)
             except RuntimeError:  # the process ends, or may have no more threads
+                self._at_work -= 1
                 piece.failure = StorageError("there is no thread to fetch it ahead")
                 self._drop(known, piece)
                 piece.done.set()
