@@ -316,11 +316,16 @@ class Operations(pyfuse3.Operations):
         await self._namespace.area(ino).remove_xattr(ino, name)
 
     async def release_all(self) -> None:
-        """Release what is still open when the mount has ended."""
-        for fh in [*self._files]:
-            await self._files.pop(fh).release()
-        for fh in [*self._directories]:
-            await self._directories.pop(fh).release()
+        """Release what is still open when the mount has ended; what fails with one keeps no other."""
+        still_open: list[OpenFile | OpenDirectory] = [*self._files.values()]
+        still_open += self._directories.values()
+        self._files.clear()
+        self._directories.clear()
+        for opened in still_open:
+            try:
+                await opened.release()
+            except (DtafsError, OSError) as error:
+                log.error("releasing what was open at the end: %s", error)
 
     def _info(self, opened: OpenFile) -> pyfuse3.FileInfo:
         fh = next(self._handles)

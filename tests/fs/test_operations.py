@@ -15,8 +15,10 @@ from dtafs.errors import (
     IntegrityError,
     NotFoundError,
     StorageError,
+    StorageFullError,
     outcome_of,
 )
+from dtafs.fs.area import OpenFile
 from dtafs.fs.operations import Operations, guarded
 
 
@@ -98,3 +100,24 @@ async def test_flush_is_left_to_the_kernel() -> None:
     with pytest.raises(pyfuse3.FUSEError) as caught:
         await operations.flush(1)
     assert caught.value.errno == errno.ENOSYS
+
+
+async def test_at_the_end_one_file_that_is_not_released_keeps_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Opened(OpenFile):
+        def __init__(self, failure: Exception | None) -> None:
+            self.failure, self.released = failure, False
+
+        async def release(self) -> None:
+            self.released = True
+            if self.failure is not None:
+                raise self.failure
+
+    operations = Operations(None, "/", 1.0)  # type: ignore[arg-type]
+    failures = (StorageFullError("no space left"), OSError(errno.EIO, "broken"), None)
+    opened = [Opened(failure) for failure in failures]
+    operations._files = dict(enumerate(opened))  # type: ignore[assignment]
+    await operations.release_all()
+    assert all(one.released for one in opened)
+    assert "no space left" in caplog.text and "broken" in caplog.text
