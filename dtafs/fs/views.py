@@ -152,11 +152,13 @@ class ViewsArea(Area):
 
     async def _current_catalog(self) -> Attributes:
         path, generation = await trio.to_thread.run_sync(self._catalog.snapshot)
-        return self._catalog_attributes((CATALOG, str(path), str(generation)))
+        status = os.stat(path)
+        facts = (generation, status.st_size, status.st_mtime_ns)
+        return self._catalog_attributes((CATALOG, str(path), *map(str, facts)))
 
     def _catalog_attributes(self, key: Key) -> Attributes:
-        status = os.stat(key[1])
-        return self._file(key, status.st_size, status.st_mtime_ns)
+        """By the key alone: who has a generation open may ask when its file is gone."""
+        return self._file(key, int(key[3]), int(key[4]))
 
     def _version(self, key: Key) -> VersionRow:
         version = self._lake.index.version(key[1], int(key[2].partition(".")[0]))

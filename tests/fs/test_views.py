@@ -86,3 +86,14 @@ async def test_nothing_can_be_written(world: World) -> None:
         await world.write(".dtafs/new", b"")
     with pytest.raises(OSError, match=os.strerror(errno.EROFS)):
         await world.rename("D/staging/f1", ".dtafs/f1")
+
+
+async def test_an_open_catalog_has_its_attributes_when_its_file_is_gone(world: World) -> None:
+    await versions(world, 1)
+    before = await world.at(".dtafs/catalog.sqlite")
+    opened = await world.open(".dtafs/catalog.sqlite")
+    for file in (world.lake.path / "cache" / "catalog").iterdir():
+        file.unlink()
+    after = await world.namespace.area(before.ino).attributes(before.ino)
+    assert after == before and len(await opened.read(0, before.size)) == before.size
+    await opened.release()
