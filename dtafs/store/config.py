@@ -180,9 +180,23 @@ def parse_config(path: Path, text: bytes) -> Config:
         config = msgspec.convert(data, Config)
     except msgspec.ValidationError as error:
         raise UsageError(f"{path}: {error}") from None
-    cache = config.cache
+    _check_numbers(path, config)
+    if config.tiers:
+        from dtafs.store.tiers.settings import check_tiers
+
+        check_tiers(path, config.tiers)
+    return config
+
+
+def _check_numbers(path: Path, config: Config) -> None:
+    """Raise UsageError for a number that cannot be meant."""
+    cache, mount = config.cache, config.mount
     if min(cache.frames_mib, cache.nodes_mib) < 1 or min(cache.far_mib, config.ingest.threads) < 0:
         raise UsageError(f"{path}: sizes and thread counts cannot be negative, caches not below 1")
+    if mount.read_ahead_kib < 0 or not 0 <= mount.writer_wait_s < inf:
+        raise UsageError(
+            f"{path}: mount.read_ahead_kib and mount.writer_wait_s are numbers from 0 up"
+        )
     if not (0 <= config.collect.grace_days < 36_500 and 0 < config.collect.rewrite_share <= 1):
         raise UsageError(
             f"{path}: collect.grace_days cannot be negative, collect.rewrite_share lies in (0, 1]"
@@ -199,8 +213,3 @@ def parse_config(path: Path, text: bytes) -> Config:
             f"{path}: tiering.low_water, tiering.high_water and 1 are in ascending order, "
             "and tiering.every_s is not 0"
         )
-    if config.tiers:
-        from dtafs.store.tiers.settings import check_tiers
-
-        check_tiers(path, config.tiers)
-    return config

@@ -209,6 +209,15 @@ def test_a_wrong_configuration_key_is_named(lake_path: Path) -> None:
     (lake_path / "config.toml").write_text("cache = 3\n")
     with pytest.raises(UsageError, match="cache"):
         Lake.open(lake_path)
+    for line in (
+        "writer_wait_s = nan",
+        "writer_wait_s = -1",
+        "writer_wait_s = inf",
+        "read_ahead_kib = -1",
+    ):
+        (lake_path / "config.toml").write_text(f"[mount]\n{line}\n")
+        with pytest.raises(UsageError, match=r"mount.* numbers from 0 up"):
+            Lake.open(lake_path)
     (lake_path / "config.toml").write_text("[cache]\nframes_mib = 64\n")
     with Lake.open(lake_path) as lake:
         assert lake.config.cache.frames_mib == 64
