@@ -29,7 +29,7 @@ from dtafs.core.format import PackKind
 from dtafs.core.names import check_tag
 from dtafs.core.tree import edit, seal_root
 from dtafs.core.values import Actor, Manifest, Source, Transform
-from dtafs.errors import BusyError, IntegrityError, RefusedError, StorageFullError
+from dtafs.errors import BusyError, IntegrityError, RefusedError, StorageError, StorageFullError
 from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
 from dtafs.store.packs import Pack, read_footer
@@ -159,8 +159,8 @@ def finish(
     try:
         staging.rebase(version.number, version.root, built.directories)
         lake.pending.settle(dataset, _readable(lake, dataset, [pack for _kind, pack in packs]))
-    except StorageFullError as error:
-        raise StorageFullError(
+    except (StorageError, StorageFullError) as error:
+        raise type(error)(
             f"{version.name} is sealed and safe, but staging could not follow ({error}); "
             "it will when the lake is next opened"
         ) from error

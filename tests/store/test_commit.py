@@ -12,7 +12,7 @@ import pytest
 
 from dtafs.core.tree import walk
 from dtafs.core.values import Actor, Entry, Kind
-from dtafs.errors import IntegrityError, RefusedError, StorageFullError
+from dtafs.errors import IntegrityError, RefusedError, StorageError, StorageFullError
 from dtafs.store import commit as commit_module
 from dtafs.store import pending as pending_module
 from dtafs.store import reachable
@@ -309,3 +309,22 @@ def test_what_no_pack_has_is_not_committed(
     pending._database.write(lambda txn: txn.delete("chunk", chunk + b"D"))
     reachable.require_all(data_lake, "D", nodes, packs)
     assert files(data_lake, commit(data_lake, "D", "first", ANN)) == held
+
+
+@pytest.mark.parametrize("kind", [StorageError, StorageFullError])
+def test_what_staging_could_not_follow_is_said_to_be_safe(
+    data_lake: Lake, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    staging = data_lake.staging("D")
+    write(staging, b"x", b"data")
+
+    def fail(*_args: object) -> None:
+        raise kind("the disk does not do it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(staging, "rebase", fail)
+        with pytest.raises(kind, match="D:v1 is sealed and safe, but staging could not follow"):
+            commit(data_lake, "D", "first", ANN)
+    with pytest.raises(RefusedError, match="nothing to commit"):
+        commit(data_lake, "D", "second", ANN)
+    assert data_lake.staging("D").base.version == 1
