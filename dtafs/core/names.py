@@ -24,7 +24,8 @@ RESERVED_DATASETS = frozenset({".dtafs", LAKE_LOG, "lost+found"})
 _VERSION = re.compile(r"v([1-9][0-9]{0,8})")
 _VERSION_LIKE = re.compile(r"[vV][0-9]+")
 _TIME = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?(Z|[+-]\d\d:?\d\d)?)?"
+    r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?(Z|[+-]\d\d:?\d\d)?)?",
+    re.ASCII,
 )
 
 

@@ -117,7 +117,16 @@ def test_times(text: str, ns: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "now", "2023-02-29", "2024-13-01", "2024-01-01T25:00Z", "20240101"]
+    "text",
+    [
+        "",
+        "now",
+        "2023-02-29",
+        "2024-13-01",
+        "2024-01-01T25:00Z",
+        "20240101",
+        "2024-01-01T00:00:00.\u0661",
+    ],
 )
 def test_what_is_no_time_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="not a time"):
