@@ -11,7 +11,7 @@ import zstandard
 
 from dtafs.core.format import Chunk, Codec, PackKind, pack_key
 from dtafs.core.values import Content
-from dtafs.errors import DtafsError, IntegrityError, StorageFullError
+from dtafs.errors import DtafsError, IntegrityError, NotFoundError, StorageFullError
 from dtafs.store.config import Cache
 from dtafs.store.durable import Disk
 from dtafs.store.objects import ColdNode, Objects
@@ -202,3 +202,10 @@ def test_a_small_file_that_cannot_be_named_leaves_nothing(disk: Disk) -> None:
     with pytest.raises(DtafsError):
         disk.replace(disk.root / "taken", b"x")
     assert not os.listdir(disk.root / "tmp")
+
+
+def test_a_pack_that_is_gone_is_not_found_for_its_hash(disk: Disk) -> None:
+    pack = write(disk, [b"x"])
+    (disk.root / pack_key(pack.id)).unlink()
+    with pytest.raises(NotFoundError):
+        hash_pack(disk.root, pack.id)
