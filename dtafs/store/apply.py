@@ -92,8 +92,8 @@ def freed(
 ) -> dict[str, int]:
     """What would be freed if these versions were disposed of together, by what they alone hold: chunks,
     their plain bytes, and about how many bytes those take in packs. Nothing but the references changes."""
-    rows = [row for row in map(lake.index.version, *zip(*versions, strict=True)) if row is not None]
-    kept = [row for row in rows if not row.disposed]
+    rows = [lake.index.version(dataset, number) for dataset, number in versions]
+    kept = [row for row in rows if row is not None and not row.disposed]
     with lake.condemned.collecting(), counting(lake, report) as counted:
         found = counted.references.dying([(row.serial, row.root) for row in kept])
     chunks = stored = plain = 0

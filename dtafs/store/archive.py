@@ -64,7 +64,8 @@ def archive(
 
 def _packs_for(lake: Lake, items: Sequence[Item], tier: str, report: Report | None) -> list[bytes]:
     """The packs of content that only these versions need, and those that lie in the tier already."""
-    rows = [row for row in map(lake.index.version, *_names(items)) if row is not None]
+    found_rows = [lake.index.version(item.dataset, item.version) for item in items]
+    rows = [row for row in found_rows if row is not None]
     with lake.condemned.collecting(), counting(lake, report) as counted:
         references, staged = counted.references, Reached(lake)
         try:
@@ -85,10 +86,6 @@ def _packs_for(lake: Lake, items: Sequence[Item], tier: str, report: Report | No
             return found
         finally:
             staged.close()
-
-
-def _names(items: Sequence[Item]) -> tuple[list[str], list[int]]:
-    return [item.dataset for item in items], [item.version for item in items]
 
 
 def _record(lake: Lake, actor: Actor, items: Sequence[Item], tier: str, moved: Moved) -> None:

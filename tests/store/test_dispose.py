@@ -12,6 +12,7 @@ from dtafs.core.format import pack_key
 from dtafs.core.record_checks import decode_disposed
 from dtafs.core.values import Kind
 from dtafs.errors import BusyError, DisposedError, IntegrityError
+from dtafs.store.apply import freed
 from dtafs.store.audit import verify_lake
 from dtafs.store.lake import Lake
 from dtafs.store.sealing import Sealer
@@ -327,3 +328,11 @@ def test_a_log_with_a_gap_stops_it(lake: Lake, put: Put) -> None:
         dispose_of(lake, order_of(D, 1))
     entry.write_bytes(kept)
     assert not lake.resolve("D:v1").disposed
+
+
+def test_nothing_disposed_of_frees_nothing(lake: Lake, put: Put) -> None:
+    put(tree_of_seed(1))
+    commit(lake, D, "first")
+    nothing = {"chunks": 0, "size_bytes": 0, "stored_bytes": 0}
+    assert freed(lake, []) == freed(lake, [(D, 7)]) == nothing
+    assert freed(lake, [(D, 1)])["chunks"]
