@@ -26,7 +26,7 @@ class Caller(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What `setattr` asks for; None for what is to stay."""
+    """What `setattr` asks for; None for what is to stay. `drop_set_id`: the set-id bits go, too."""
 
     mode: int | None = None
     uid: int | None = None
@@ -35,6 +35,7 @@ class Changes(NamedTuple):
     atime_ns: int | None = None
     mtime_ns: int | None = None
     ctime_ns: int | None = None
+    drop_set_id: bool = False
 
 
 Emit = Callable[[bytes, Attributes, int], bool]

@@ -38,8 +38,8 @@ FORGOTTEN_AT_ONCE = 256
 """Inodes taken back in one step of the loop: the kernel forgets up to 65,000 in one request."""
 
 UNSUPPORTED_XATTRS = (b"security.", b"system.", b"trusted.")
-"""Not `user.`: answered at once, because without kill-privileges v2 the kernel asks for
-`security.capability` before every write(2)."""
+"""Not `user.`: answered at once, because the kernel asks for `security.capability` before the first
+write(2) to a file that it has come to know."""
 
 
 def guarded(handler: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -162,6 +162,9 @@ class Operations(pyfuse3.Operations):
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
+        # A ctime alone comes of chown(2) of neither owner nor group, which takes the bits away as well.
+        cut = fields.update_size and ctx.uid != 0
+        touched = fields.update_ctime and not (fields.update_mtime or fields.update_size)
         changes = Changes(
             mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
             uid=attr.st_uid if fields.update_uid else None,
@@ -170,6 +173,7 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
             ctime_ns=attr.st_ctime_ns if fields.update_ctime else None,
+            drop_set_id=cut or touched,
         )
         return _entry(await self._namespace.set_attributes(ino, changes))
 

@@ -10,6 +10,8 @@ from memory and never wait, so the same task can go straight on to the next requ
   answered LINGER_S to send its next one, as long as no other handler is under way;
 - after STRAIGHT_MAX requests it waits as trio would, so that every other task gets its turn.
 
+Before the first request but one, the wait is also where `Agreement` comes between (`connection.py`).
+
 pyfuse3 takes these names from its global `trio`, which its own asyncio mode replaces as well.
 """
 
@@ -20,6 +22,8 @@ from typing import Any
 
 import pyfuse3
 import trio
+
+from dtafs.fs.connection import Agreement
 
 LINGER_S = 0.0002
 """Longer than a program needs between two calls, and what a handler's thread may have to wait at
@@ -74,13 +78,19 @@ class _Turn:
 
 
 class _LowLevel:
-    """Stands in for `trio.lowlevel`."""
+    """Stands in for `trio.lowlevel`; with an `agreement` for a connection that is to begin."""
 
-    def __init__(self) -> None:
+    def __init__(self, agreement: Agreement | None = None) -> None:
+        self._agreement = agreement
         self._straight = 0
 
     async def wait_readable(self, fd: int) -> None:
         """Return when there is a request."""
+        if self._agreement is not None:
+            await self._agreement.advance(fd)
+            if not self._agreement.is_made:
+                return
+            self._agreement = None
         self._straight += 1
         if self._straight < STRAIGHT_MAX and fd < SELECT_LIMIT:
             linger_s = 0.0 if under_way.count else LINGER_S
@@ -98,8 +108,8 @@ class _Trio:
 
     Lock = _Turn
 
-    def __init__(self) -> None:
-        self.lowlevel = _LowLevel()
+    def __init__(self, agreement: Agreement | None = None) -> None:
+        self.lowlevel = _LowLevel(agreement)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio, name)
@@ -110,8 +120,10 @@ async def serve(min_tasks: int, max_tasks: int) -> None:
 
     Once in the life of a process, as `pyfuse3.init` is.
     """
-    pyfuse3.trio = _Trio()  # type: ignore[attr-defined]
+    agreement = Agreement()
+    pyfuse3.trio = _Trio(agreement)  # type: ignore[attr-defined]
     try:
         await pyfuse3.main(min_tasks=min_tasks, max_tasks=max_tasks)
     finally:
+        agreement.close()
         pyfuse3.trio = trio  # type: ignore[attr-defined]

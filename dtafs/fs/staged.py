@@ -157,7 +157,7 @@ class StagedArea(Area):
         program = program_of(caller.pid) if writing else ""
         call = home.open if writing else home.look
         handle = await call(home.staging.open, ino, writing, Opener(caller.pid, program))
-        return StagedFile(home, ino, handle)
+        return StagedFile(home, ino, handle, drops_set_id=caller.uid != 0)
 
     async def open_directory(self, ino: int) -> OpenDirectory:
         home = self._of(ino)
@@ -222,7 +222,8 @@ class StagedArea(Area):
             return inode, staging.open(inode.ino, writing, opener)
 
         inode, handle = await (home.open if writing else home.change)(make)
-        return StagedFile(home, inode.ino, handle), self._seen(home, inode)
+        opened = StagedFile(home, inode.ino, handle, drops_set_id=caller.uid != 0)
+        return opened, self._seen(home, inode)
 
     async def make(
         self, parent: int, name: bytes, st_mode: int, caller: Caller, rdev: int = 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -41,6 +42,8 @@ takes 100. Larger writes, and so those of whoever fills the disk, wait in thread
 BEGUN_BYTES = 8 * 1024 * 1024
 """So much of a file goes to the disk at once while its writer goes on, which then finds most of an
 `fsync` done."""
+
+SET_ID = stat.S_ISUID | stat.S_ISGID
 
 DOTS = 2
 """Cookies 1 and 2 follow `.` and `..`; those of `Staging` follow, moved by two."""
@@ -111,6 +114,16 @@ class Home:
             await self.writing(left)
         return result
 
+    async def drop_set_id(self, ino: int) -> None:
+        """Take a file's set-id bits away, if it has any. The gate is open.
+
+        Under the write-back cache it is the kernel that keeps ctime.
+        """
+        inode = await self.nodes.run(self.staging.inode, ino)
+        if inode.mode & SET_ID:
+            change = self.staging.set_attributes
+            await self.nodes.run(change, ino, now_ns=inode.ctime_ns, drop_set_id=True)
+
     async def write(self, fd: int, data: bytes, offset: int) -> None:
         """Write to a data file, inline what is small."""
         if len(data) <= WRITTEN_INLINE_BYTES:
@@ -165,12 +178,16 @@ class Home:
 
 
 class StagedFile(OpenFile):
-    """An open staged file. The kernel keeps its pages: nobody else writes to it."""
+    """An open staged file. The kernel keeps its pages: nobody else writes to it.
+
+    `drops_set_id`: whoever opened it has no privileges, so that the set-id bits go with what is written.
+    """
 
     keep_cache = True
 
-    def __init__(self, home: Home, ino: int, handle: int) -> None:
+    def __init__(self, home: Home, ino: int, handle: int, *, drops_set_id: bool) -> None:
         self._home, self._ino, self._handle = home, ino, handle
+        self._drops_set_id = drops_set_id
         self._begun = 0
         # The disk has begun with what was written before this offset.
 
@@ -197,6 +214,8 @@ class StagedFile(OpenFile):
         await home.drain()
         await home.gate.enter()
         try:
+            if self._drops_set_id:
+                await home.drop_set_id(self._ino)
             if not offset and len(data) <= HELD_MAX_BYTES:
                 with suppress(StorageFullError):  # which the way by a data file deals with
                     if await home.nodes.run(staging.hold, self._ino, data, None):

@@ -230,6 +230,17 @@ def read_kept() -> bytes:
     return os.pread(_kept[-1], 100, 0)
 
 
+def keep_writing(path: str) -> None:
+    """Open a file to which `write_kept` writes."""
+    _kept.append(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+
+
+def write_kept(data: bytes, times: int) -> None:
+    """So many calls of write(2)."""
+    for _ in range(times):
+        assert os.write(_kept[-1], data) == len(data)
+
+
 def open_to_lock(path: str, writing: bool = True) -> None:
     """Open the file that `lock` and `who_locks` are about."""
     _kept.append(os.open(path, os.O_RDWR if writing else os.O_RDONLY))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from dtafs.services.client import RemoteSession, connect_to_daemon
 from tests.posix import acts
 from tests.support.actors import Actor, acting
 from tests.support.mounts import Mount
+
+PATIENCE_S = 20.0
 
 NAMES = ("v1", "v2", "v3", "latest", "raw", "clean", "staging")
 
@@ -229,3 +232,20 @@ def test_sealed_negative_entries_stay_true(dataset: Path, session: RemoteSession
         os.rename(dataset / "staging", dataset / "v9")
     assert caught.value.errno != errno.EROFS
     assert not (dataset / "v9").exists()
+
+
+def test_who_writes_a_little_at_a_time_waits_for_no_answer(
+    mounted_lake: Mount, dataset: Path, watcher: Actor
+) -> None:
+    """Nor does the kernel ask whether the file has set-id bits or capabilities."""
+    watcher.do(acts.keep_writing, "staging/x")
+    watcher.do(acts.write_kept, b"first", 1)
+    os.kill(mounted_lake.pid, signal.SIGSTOP)
+    try:
+        watcher.begin(acts.write_kept, b"more" * 100, 1_000)
+        assert watcher.ends_within(PATIENCE_S), "the kernel asked"
+        watcher.end()
+    finally:
+        os.kill(mounted_lake.pid, signal.SIGCONT)
+    written = b"onefirst" + b"more" * 100_000
+    assert (dataset / "staging/x").read_bytes() == written

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import select
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,11 +32,6 @@ def pair(module_mount: Mount, tmp_path: Path) -> Iterator[tuple[Actor, Actor]]:
         yield one, two
 
 
-def ends_within(actor: Actor, seconds: float) -> bool:
-    """Whether what was begun comes out in time."""
-    return bool(select.select([actor.process.stdout], [], [], seconds)[0])
-
-
 def is_refused(actor: Actor, how: str, kind: int, *where: int) -> bool:
     """Whether a lock is not to be had without waiting."""
     try:
@@ -54,9 +48,9 @@ def test_who_waits_gets_it_when_it_is_free(pair: tuple[Actor, Actor], how: str) 
     one.do(acts.lock, how, fcntl.LOCK_EX)
     assert is_refused(two, how, fcntl.LOCK_EX)
     two.begin(acts.lock, how, fcntl.LOCK_EX)
-    assert not ends_within(two, SETTLING_S)
+    assert not two.ends_within(SETTLING_S)
     one.do(acts.lock, how, fcntl.LOCK_UN)
-    assert ends_within(two, PATIENCE_S)
+    assert two.ends_within(PATIENCE_S)
     two.end()
     assert is_refused(one, how, fcntl.LOCK_EX)
 
@@ -66,9 +60,9 @@ def test_who_is_killed_holds_nothing(pair: tuple[Actor, Actor], how: str) -> Non
     one, two = pair
     one.do(acts.lock, how, fcntl.LOCK_EX)
     two.begin(acts.lock, how, fcntl.LOCK_EX)
-    assert not ends_within(two, SETTLING_S)
+    assert not two.ends_within(SETTLING_S)
     one.close()
-    assert ends_within(two, PATIENCE_S)
+    assert two.ends_within(PATIENCE_S)
     two.end()
 
 
@@ -77,7 +71,7 @@ def test_who_is_killed_while_it_waits_is_gone(pair: tuple[Actor, Actor], how: st
     one, two = pair
     one.do(acts.lock, how, fcntl.LOCK_EX)
     two.begin(acts.lock, how, fcntl.LOCK_EX)
-    assert not ends_within(two, SETTLING_S)
+    assert not two.ends_within(SETTLING_S)
     two.close()
     one.do(acts.lock, how, fcntl.LOCK_UN)
     assert not is_refused(one, how, fcntl.LOCK_EX)
@@ -111,10 +105,10 @@ def test_a_cycle_of_waiting_is_refused(pair: tuple[Actor, Actor]) -> None:
     one.do(acts.lock, "lockf", fcntl.LOCK_EX, 10, 0)
     two.do(acts.lock, "lockf", fcntl.LOCK_EX, 10, 10)
     one.begin(acts.lock, "lockf", fcntl.LOCK_EX, 10, 10)
-    assert not ends_within(one, SETTLING_S)
+    assert not one.ends_within(SETTLING_S)
     with pytest.raises(OSError) as caught:
         two.do(acts.lock, "lockf", fcntl.LOCK_EX, 10, 0)
     assert caught.value.errno == errno.EDEADLK
     two.do(acts.lock, "lockf", fcntl.LOCK_UN)
-    assert ends_within(one, PATIENCE_S)
+    assert one.ends_within(PATIENCE_S)
     one.end()

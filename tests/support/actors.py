@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -42,6 +43,11 @@ class Actor:
         assert self.process.stdin is not None
         pickle.dump((call, arguments), self.process.stdin)
         self.process.stdin.flush()
+
+    def ends_within(self, seconds: float) -> bool:
+        """Whether what was begun comes out in time."""
+        assert self.process.stdout is not None
+        return bool(select.select([self.process.stdout], [], [], seconds)[0])
 
     def end(self) -> Any:
         """What the call that was begun returned; raises the OSError that it raised."""

@@ -33,8 +33,8 @@ def set_attributes(
     """Change what is not None, all together; ctime moves to `now_ns` unless it is given, but a
     size that stays as it is moves no time.
 
-    A new owner or group takes the set-id bits of a file away, as chown(2) says, and so does
-    `drop_set_id`, unless a mode comes with it: then the kernel has worked it out already.
+    A new owner or group takes the set-id bits of what is no directory away, as chown(2) says, and so
+    does `drop_set_id`, unless a mode comes with it.
     """
     op = Operation(overlay)
     if size is not None:
@@ -44,7 +44,7 @@ def set_attributes(
     fields: dict[str, object] = {k: value for k, value in given.items() if value is not None}
     if mode is not None:
         fields["mode"] = mode & 0o7777
-    elif drop_set_id or ((uid is not None or gid is not None) and row.kind != Kind.DIRECTORY):
+    elif row.kind != Kind.DIRECTORY and (drop_set_id or uid is not None or gid is not None):
         lost = SETUID | (SETGID if row.mode & GROUP_EXECUTE else 0)
         fields["mode"] = row.mode & ~lost
     if fields or size is None or ctime_ns is not None:
