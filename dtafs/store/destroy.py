@@ -29,18 +29,18 @@ import msgspec
 from dtafs.core.entries import Collection
 from dtafs.core.format import PackKind, pack_key
 from dtafs.core.values import Actor
-from dtafs.errors import DtafsError, IntegrityError, NotFoundError
+from dtafs.errors import DtafsError, IntegrityError
 from dtafs.store.collect_facts import unnamed_packs
 from dtafs.store.collect_reach import Reached, spot_of
 from dtafs.store.collect_rewrite import rewrite_packs
 from dtafs.store.counting import Counting
-from dtafs.store.packs import Pack, read_footer, read_footer_of
+from dtafs.store.destroy_aside import destroy_aside
+from dtafs.store.packs import Pack, read_footer
 from dtafs.store.placement.copies import ArchivedError
 from dtafs.store.placement.moves import fetch_pack
 from dtafs.store.placement.removal import delete_from, doom, finish_removals
 from dtafs.store.placement.stubs import is_away, tiers_of
 from dtafs.store.progress import Progress, Report
-from dtafs.store.quarantine import quarantined_packs
 
 if TYPE_CHECKING:
     from dtafs.store.lake import Lake
@@ -148,7 +148,7 @@ class _Destruction:
             if not holders.all():
                 break
             self._attempt(noted, holders, settle_s)
-        self._quarantine()
+        self._size += destroy_aside(lake, self._holds_dead, self._left)
         self._left |= self._unreadable
         self._from_tiers()
         lake.objects.clear()
@@ -218,15 +218,19 @@ class _Destruction:
 
     def _act(self, logged: dict[bytes, str], others: Iterable[bytes]) -> None:
         footers: list[Pack] = []
+        nodes_left = bool(self._left)
         for pack in sorted((*logged, *others)):
             try:
-                footers.append(read_footer(self._lake.path, pack))
+                footers.append(self._footer(pack))
             except DtafsError as error:
+                row = self._lake.index.pack(pack)
+                nodes_left |= row is None or row.kind == PackKind.METADATA
                 self._left[pack_key(pack)] = str(error)
         done = 0
         for kind in (PackKind.METADATA, PackKind.CONTENT):
             # Metadata first: a node that is known must not lead to what is gone.
-            if kind == PackKind.CONTENT and self._left:
+            nodes_left |= any(pack_key(pack.id) in self._left for pack in footers)
+            if kind == PackKind.CONTENT and nodes_left:
                 rest = [pack.id for pack in footers if pack.kind == kind]
                 why = "what may lead to it has to go first"
                 self._left |= {pack_key(p): why for p in rest if pack_key(p) not in self._left}
@@ -237,6 +241,25 @@ class _Destruction:
                 done += len(group)
         self._tell(done, len(footers))
 
+    def _footer(self, pack: bytes) -> Pack:
+        """What a pack holds. One that is lost, or does not say, and of which all is dead by the index, is
+        as good as empty: there is nothing in it to be saved."""
+        try:
+            return read_footer(self._lake.path, pack)
+        except DtafsError:
+            row = self._lake.index.pack(pack)
+            if row is None or self._count_dead(pack) < row.chunks:
+                raise
+            return Pack(pack, PackKind(row.kind), row.size, ())
+
+    def _count_dead(self, pack: bytes) -> int:
+        index = self._lake.index
+        places = index.places_of(self._dead)
+        return sum(
+            pack in {place.pack, *(copy.pack for copy in index.copies(chunk))}
+            for chunk, place in places.items()
+        )
+
     def _tell(self, done: int, total: int) -> None:
         if self._report is not None:
             self._report(Progress("destroy", done, 0, total))
@@ -245,15 +268,16 @@ class _Destruction:
         """Write what packs also hold to new ones; then log entry, index, bytes."""
         lake, marks = self._lake, self._lake.condemned
         owners = {pack.id: self._owners(pack.id) for pack in packs}
-        kept = [
+        needed = [
             (pack, {spot_of(at) for chunk, at in pack.places() if chunk not in self._dead})
             for pack in packs
             if dataset is not None or owners[pack.id]
         ]
+        kept = [(pack, spots) for pack, spots in needed if spots]
         away = {tier for pack, _spots in kept for tier in self._tiers_of(pack)}
         try:
-            for pack, spots in kept:
-                if spots and is_away(lake.path, pack.id):
+            for pack, _spots in kept:
+                if is_away(lake.path, pack.id):
                     fetch_pack(lake, pack.id, 0)
             added = rewrite_packs(lake, kind, kept)
         except ArchivedError as error:
@@ -339,23 +363,6 @@ class _Destruction:
                         delete_from(tier, pack)
             except DtafsError as error:
                 self._left[f"tier {name}"] = str(error)
-
-    # What was put aside
-
-    def _quarantine(self) -> None:
-        """Delete damaged packs in quarantine that hold some of it; one that does not say is left."""
-        lake = self._lake
-        for path in quarantined_packs(lake.path):
-            key = str(path.relative_to(lake.path))
-            try:
-                pack = bytes.fromhex(path.name.partition(".")[0])
-                held = self._holds_dead(read_footer_of(path, pack))
-            except (ValueError, NotFoundError, IntegrityError):
-                self._left[key] = "it does not say what it holds; delete it when you do not need it"
-                continue
-            if held:
-                self._size += path.stat().st_size
-                lake.disk.unlink(path)
 
 
 def _groups(

@@ -48,6 +48,17 @@ def quarantined_packs(root: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
+def quarantined_parity(root: Path) -> list[Path]:
+    """The parity of such packs, sorted."""
+    folder = root / FOLDER / "parity"
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def reports(root: Path) -> list[Path]:
+    """What was written down about losses, sorted."""
+    return sorted((root / FOLDER).glob("*.json"))
+
+
 def write_report(disk: Disk, root: Path, name: str, facts: dict[str, Any]) -> str:
     """Write down, durably, what was lost with an object; the key of the report."""
     disk.make_directory(root / FOLDER)
