@@ -53,17 +53,20 @@ class ActiveRule(NamedTuple):
     event: str | None
     shortest_ns: int
     """Its period is never shorter, so what began less long ago need not be looked at."""
+    sequence: int = 0
+    """Of the entry that made it what it is."""
 
     def concerns(self, tags: tuple[str, ...]) -> bool:
         """Whether a version of a dataset that it matches is meant, by its tags."""
         return not self.tags or self.tags.issubset(tags)
 
 
-def activate(name: str, rule: Rule, author: Actor) -> ActiveRule:
+def activate(name: str, rule: Rule, author: Actor, sequence: int = 0) -> ActiveRule:
     """A rule of the log, ready to be asked."""
     period, event = rule.cutoff.parsed, rule.cutoff.event
     shortest_ns = period.shortest_days * DAY_NS
-    return ActiveRule(name, rule, author, period, frozenset(rule.tags), event, shortest_ns)
+    tags = frozenset(rule.tags)
+    return ActiveRule(name, rule, author, period, tags, event, shortest_ns, sequence)
 
 
 class ActiveHold(NamedTuple):
@@ -80,6 +83,8 @@ class Approval(NamedTuple):
     rule_sha256: str
     manifest: str
     person: Actor
+    sequence: int = 0
+    """Of its entry in the log."""
 
 
 class Events(NamedTuple):
@@ -117,6 +122,8 @@ class Decision(NamedTuple):
     """Under which it is, or will be, disposed of: the one whose cutoff is the latest."""
     approvals_needed: int = 0
     approvers: tuple[Actor, ...] = ()
+    authors: tuple[Actor, ...] = ()
+    """Of that rule, and of those that ask for approvals: they cannot approve."""
 
     @property
     def holds(self) -> tuple[str, ...]:
@@ -207,10 +214,11 @@ def decide(
     if until_ns is None or until_ns > now_ns:
         return Decision("kept", end_ns, tuple(reasons), deciding)
     needed = max(active.rule.approvals for _until, active in keeping)
-    approvers = agreeing(deciding, version, approvals) if needed else ()
+    authors = authors_of(deciding, [active for _until, active in keeping])
+    approvers = agreeing(deciding, version, approvals, authors) if needed else ()
     blocked = bool(holds) or len(approvers) < needed
     fate: Fate = "blocked" if blocked else "due"
-    return Decision(fate, end_ns, tuple(reasons), deciding, needed, approvers)
+    return Decision(fate, end_ns, tuple(reasons), deciding, needed, approvers, authors)
 
 
 def hold_reasons(holds: Sequence[ActiveHold]) -> list[Reason]:
@@ -243,21 +251,33 @@ def _rule_reason(active: ActiveRule, until_ns: int | None, version: VersionFacts
     return Reason("rule", active.name, until_ns, f"{text} ({authority}; {rule.mode})")
 
 
-def agreeing(
-    active: ActiveRule, version: VersionFacts, approvals: Iterable[Approval]
-) -> tuple[Actor, ...]:
-    """The persons who have approved a disposition under a rule as it is, each once, its author not.
+def authors_of(deciding: ActiveRule, disposing: Iterable[ActiveRule]) -> tuple[Actor, ...]:
+    """Who cannot approve: who made the rule that decides, or one that asks for other persons to agree."""
+    return (
+        deciding.author,
+        *(active.author for active in disposing if active.rule.approvals and active != deciding),
+    )
 
-    Who could be the same person, by name or by uid on one host, counts as the same.
+
+def agreeing(
+    active: ActiveRule,
+    version: VersionFacts,
+    approvals: Iterable[Approval],
+    authors: Sequence[Actor],
+) -> tuple[Actor, ...]:
+    """The persons who have approved a disposition under a rule as it is, each once, `authors` not.
+
+    An approval that is older than the entry which made the rule is of one that was taken out of force. Who
+    could be the same person, by name or by uid on one host, counts as the same.
     """
     digest = active.rule.digest
     found: list[Actor] = []
     for approval in approvals:
         person = approval.person
         meant = approval.rule == active.name and approval.manifest == version.manifest
-        if not meant or approval.rule_sha256 != digest or same_person(person, active.author):
+        if not meant or approval.rule_sha256 != digest or approval.sequence < active.sequence:
             continue
-        if not any(same_person(person, other) for other in found):
+        if not any(same_person(person, other) for other in (*authors, *found)):
             found.append(person)
     return tuple(found)
 

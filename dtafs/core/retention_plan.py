@@ -23,6 +23,7 @@ from dtafs.core.retention import (
     VersionFacts,
     agreeing,
     archiving,
+    authors_of,
     deeds,
     hold_reasons,
     latest_cutoff,
@@ -82,7 +83,7 @@ def plan_version(
         return
     latest = latest_cutoff(version, rules, events, now_ns)
     if latest is not None:
-        item = _disposition(version, rules.approvals, Deed(latest[1], latest[0]), ask)
+        item = _disposition(version, rules, Deed(latest[1], latest[0]), ask)
         yield item
         if item.action == "dispose":
             return
@@ -109,10 +110,14 @@ def _item(action: Action, version: VersionFacts, deed: Deed) -> Item:
     )
 
 
-def _disposition(version: VersionFacts, needed: int, deed: Deed, ask: Lookups) -> Item:
+def _disposition(version: VersionFacts, rules: RuleSet, deed: Deed, ask: Lookups) -> Item:
     """The disposition of a version whose cutoffs are all over, or what blocks it."""
+    needed = rules.approvals
+    approvers: tuple[Actor, ...] = ()
     blocked = [reason.text for reason in hold_reasons(ask.holds(version))]
-    approvers = agreeing(deed.active, version, ask.approvals(version)) if needed else ()
+    if needed:
+        authors = authors_of(deed.active, rules.disposing)
+        approvers = agreeing(deed.active, version, ask.approvals(version), authors)
     missing = needed - len(approvers)
     if missing > 0:
         blocked.append(f"{missing} of {needed} approvals by other persons are missing")

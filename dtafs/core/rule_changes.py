@@ -4,7 +4,9 @@ rules that commands hold to."""
 from __future__ import annotations
 
 from dtafs.core.patterns import parse_pattern
-from dtafs.core.records import COMPLIANCE, DISPOSE, Rule
+from dtafs.core.records import COMPLIANCE, DISPOSE, Held, Rule
+from dtafs.core.retention import same_person
+from dtafs.core.values import Actor
 
 
 def why_not_changed(old: Rule, new: Rule | None) -> str | None:
@@ -47,8 +49,17 @@ def why_shorter(old: Rule, new: Rule | None) -> str | None:
     return None
 
 
-def why_not_released(name: str, of: str, custodian: str) -> str | None:
-    """Why somebody may not end a hold that is in the custody `of` somebody; None when it is theirs."""
-    if custodian == of:
+def why_not_released(held: Held, placed_by: Actor, custodian: str, actor: Actor) -> str | None:
+    """Why `actor` may not end a hold on behalf of `custodian`; None when they may.
+
+    It takes the custodian, or who placed the hold for them: that somebody else names them is not enough.
+    """
+    name, of = held.name, held.custodian
+    if custodian != of:
+        return f"hold {name!r} is in the custody of {of!r}: only on their behalf can it be released"
+    if actor.user == of or same_person(actor, placed_by):
         return None
-    return f"hold {name!r} is in the custody of {of!r}: only on their behalf can it be released"
+    return (
+        f"hold {name!r} is in the custody of {of!r} and was placed by {placed_by.user!r}: "
+        f"{actor.user!r} cannot release it"
+    )

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import msgspec
 
 from dtafs.core.entries import LogEntry
-from dtafs.core.names import parse_time
+from dtafs.core.names import LAKE_LOG, parse_time
 from dtafs.core.record_checks import DECODERS
 from dtafs.core.records import (
     Approved,
@@ -25,9 +25,11 @@ from dtafs.core.records import (
     Released,
     Rule,
     Ruled,
+    Scope,
     VersionRef,
 )
 from dtafs.core.rule_changes import why_not_changed, why_not_released
+from dtafs.core.values import Actor
 
 RECORDS_SCHEMA = """
 CREATE TABLE rules (
@@ -144,21 +146,28 @@ def _hold(db: sqlite3.Connection, entry: LogEntry, held: Held) -> None:
     )
 
 
-def _placed(db: sqlite3.Connection, name: str) -> tuple[int, str] | None:
-    """The row and the custodian of a hold that is not released."""
-    found: tuple[int, str] | None = db.execute(
-        "SELECT rowid, custodian FROM holds WHERE name = ? AND until IS NULL", (name,)
+def _placed(db: sqlite3.Connection, name: str) -> tuple[int, str, Actor] | None:
+    """The row and the custodian of a hold that is not released, and who placed it."""
+    found = db.execute(
+        "SELECT holds.rowid, custodian, actor, uid, host, program FROM holds "
+        "JOIN entries ON entries.ds_id = ? AND entries.seq = holds.seq "
+        "WHERE name = ? AND until IS NULL",
+        (LAKE_LOG, name),
     ).fetchone()
-    return found
+    return None if found is None else (found[0], found[1], Actor(*found[2:]))
 
 
 def _release(db: sqlite3.Connection, entry: LogEntry, released: Released) -> None:
     found = _placed(db, released.name)
-    if found is None or why_not_released(released.name, found[1], released.custodian) is not None:
+    if found is None:
+        return
+    row, custodian, placed_by = found
+    held = Held(released.name, custodian, "", "", Scope())
+    if why_not_released(held, placed_by, released.custodian, entry.actor) is not None:
         return
     db.execute(
         "UPDATE holds SET until = ?, released_by = ?, release_reason = ? WHERE rowid = ?",
-        (sql_time(entry.time), entry.actor.user, released.reason, found[0]),
+        (sql_time(entry.time), entry.actor.user, released.reason, row),
     )
 
 

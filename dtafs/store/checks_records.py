@@ -21,25 +21,10 @@ from dtafs.store.index_records import (
     put_children,
 )
 from dtafs.store.index_rows import encode_row, version_key
+from dtafs.store.rows_in_memory import RowsInMemory
 from dtafs.store.survey import DAMAGE, Survey
 
 RECORD_TABLES = ("rule", "hold", "event", "approval")
-
-
-class _Rows:
-    """Tables in memory: those of an index, as far as retention changes them."""
-
-    def __init__(self) -> None:
-        self.tables: dict[str, dict[bytes, bytes]] = {}
-
-    def get(self, table: str, key: bytes) -> bytes | None:
-        return self.tables.get(table, {}).get(key)
-
-    def put(self, table: str, key: bytes, value: bytes) -> None:
-        self.tables.setdefault(table, {})[key] = value
-
-    def delete(self, table: str, key: bytes) -> bool:
-        return self.tables.get(table, {}).pop(key, None) is not None
 
 
 def check_records(survey: Survey) -> None:
@@ -47,7 +32,7 @@ def check_records(survey: Survey) -> None:
     logs = survey.entries.keys() | survey.lake.index.heads().keys()
     if not all(survey.log_is_whole(name) for name in logs):
         return  # reported already, and what the rows should be is not known
-    rows = _Rows()
+    rows = RowsInMemory()
     entries = [one.entry for logged in survey.entries.values() for one in logged if one.entry]
     for entry in sorted(entries, key=lambda e: (e.time_ns, e.dataset, e.sequence)):
         _replay(survey, rows, entry)
@@ -61,7 +46,7 @@ def check_records(survey: Survey) -> None:
     _compare(survey, rows)
 
 
-def _replay(survey: Survey, rows: _Rows, entry: LogEntry) -> None:
+def _replay(survey: Survey, rows: RowsInMemory, entry: LogEntry) -> None:
     where = f"entry {entry.sequence} of {entry.dataset!r}"
     try:
         if entry.dataset == LAKE_LOG:
@@ -75,7 +60,7 @@ def _replay(survey: Survey, rows: _Rows, entry: LogEntry) -> None:
         survey.add(4, f"{where}: {error}")
 
 
-def _disposition(rows: _Rows, entry: LogEntry) -> None:
+def _disposition(rows: RowsInMemory, entry: LogEntry) -> None:
     if entry.kind == "archived":
         archived = decode_archived(entry.body)
         sent = ArchivedRow(archived.rule, archived.tier, entry.time_ns, entry.sequence)
@@ -98,7 +83,7 @@ def _disposition(rows: _Rows, entry: LogEntry) -> None:
                 rows.put("disposition", key, encode_row(gone))
 
 
-def _compare(survey: Survey, rows: _Rows) -> None:
+def _compare(survey: Survey, rows: RowsInMemory) -> None:
     database = survey.lake.index.database
     for table in (*RECORD_TABLES, "child", "archived", "disposition"):
         with database.read() as txn:
@@ -110,7 +95,10 @@ def _compare(survey: Survey, rows: _Rows) -> None:
 
 
 def _compare_table(
-    survey: Survey, table: str, rows: _Rows, scan: Callable[[], Iterator[tuple[bytes, bytes]]]
+    survey: Survey,
+    table: str,
+    rows: RowsInMemory,
+    scan: Callable[[], Iterator[tuple[bytes, bytes]]],
 ) -> None:
     wanted = dict(rows.tables.get(table, {}))
     wrong = [key for key, value in scan() if wanted.pop(key, None) != value]

@@ -86,7 +86,9 @@ GATHERED_ROWS = 131_072
 """So many rows are put in order first, 16 MiB: then a txn changes few pages of a table, and each of
 them once, unless the table is much larger than what comes."""
 
-FORM = b"2"
+OLDER_FORM, FORM = b"2", b"3"
+"""What the rows of an index have: in the older one, gaps of the clock were not counted from the first
+entry on."""
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -114,10 +116,26 @@ class Index:
         """Add what rows of an earlier release lack. A crash leaves some of it; all is done again."""
         if self.database.get("meta", b"form") is not None:
             return
+        form = OLDER_FORM if self.heads() else FORM
         start: bytes | None = b""
         while start is not None:
             start = self.database.write(partial(fill_in, start=start, most=ROWS_AT_ONCE))
-        self.database.write(lambda txn: txn.put("meta", b"form", FORM))
+        self.database.write(lambda txn: txn.put("meta", b"form", form))
+
+    @property
+    def lacks_gaps(self) -> bool:
+        """Whether an earlier release counted the gaps of the clock, which `replay.count_gaps` mends."""
+        return self.database.get("meta", b"form") == OLDER_FORM
+
+    def put_clock(self, clock: bytes | None) -> None:
+        """Put the row of the clock in its place, counted from all entries."""
+
+        def write(txn: Txn) -> None:
+            if clock is not None:
+                txn.put("meta", b"clock", clock)
+            txn.put("meta", b"form", FORM)
+
+        self.database.write(write)
 
     @property
     def is_current(self) -> bool:

@@ -66,8 +66,8 @@ class ClockRow(Struct, frozen=True, array_like=True):
     """What the times of the log tell of the clock since a person last confirmed it.
 
     `gap_ns` is the longest time between an entry and the one before it, in any log, which ended at
-    `gap_at_ns`; counted from the first entry of the lake's own log on. `confirmed_ns` is what the
-    host said when a person confirmed it, at the entry of the time `confirmed_at_ns`; both 0 before that.
+    `gap_at_ns`. `confirmed_ns` is what the host said when a person confirmed it, at the entry of the
+    time `confirmed_at_ns`; both 0 before that.
     """
 
     gap_ns: int = 0
@@ -188,7 +188,7 @@ def note_time(txn: Rows, entry: LogEntry) -> None:
     if newest is not None and newest >= time_ns:
         return
     txn.put("meta", b"time", TIME.pack(time_ns))
-    if newest is None or entry.kind == "clocked" or get_own(txn) is None:
+    if newest is None or entry.kind == "clocked":
         return
     clock, gap_ns = get_clock(txn), time_ns - newest
     if gap_ns > clock.gap_ns:
@@ -246,8 +246,8 @@ def _apply_released(txn: Rows, entry: LogEntry) -> str | None:
     value = txn.get("hold", key)
     if value is None:
         return f"there is no hold {released.name!r} to release"
-    held = decode_hold_row(value).held
-    refused = why_not_released(held.name, held.custodian, released.custodian)
+    row = decode_hold_row(value)
+    refused = why_not_released(row.held, row.actor, released.custodian, entry.actor)
     if refused is not None:
         return refused
     txn.delete("hold", key)

@@ -57,7 +57,7 @@ from dtafs.store.placement.far import Far
 from dtafs.store.placement.heat import Heat
 from dtafs.store.placement.recalls import Recalls
 from dtafs.store.placement.stubs import Placed
-from dtafs.store.replay import apply_entry, replay
+from dtafs.store.replay import apply_entry, count_gaps, replay
 from dtafs.store.resolving import resolve
 from dtafs.store.tiers.opening import Tiers
 
@@ -159,6 +159,9 @@ class Lake:
             raise
         try:
             lake.replay()
+            if lake.index.lacks_gaps:
+                with contextlib.suppress(IntegrityError):  # `check` names the entry
+                    count_gaps(lake.log, lake.index)
             lake._complete_commits()
         except BaseException:
             lake.close()

@@ -16,8 +16,10 @@ from dtafs.core.entries import LogEntry, decode_collection
 from dtafs.errors import IntegrityError
 from dtafs.store.index import Index, Step
 from dtafs.store.index_packs import Removed
+from dtafs.store.index_records import apply_record, note_time
 from dtafs.store.log import Appended, Log
 from dtafs.store.packs import Pack, PackPresence, read_footer
+from dtafs.store.rows_in_memory import RowsInMemory
 
 APPLIED_AT_ONCE = 128
 """Entries, or packs, in one txn: to sync it takes as long as to apply fifty small entries."""
@@ -64,6 +66,18 @@ def _apply_all(index: Index, steps: list[Step], present: PackPresence) -> None:
 def _keyed(log: Log, dataset: str, first: int) -> Iterator[tuple[tuple[int, str, int], Appended]]:
     for appended in log.read_from(dataset, first):
         yield (appended.entry.time_ns, dataset, appended.entry.sequence), appended
+
+
+def count_gaps(log: Log, index: Index) -> None:
+    """Count the gaps of the clock anew, from the first entry of the lake on. IntegrityError when an
+    entry cannot be read; then the index is as it was."""
+    rows = RowsInMemory()
+    streams = [_keyed(log, name, 1) for name in log.names()]
+    for _key, appended in heapq.merge(*streams, key=lambda pair: pair[0]):
+        if appended.entry.kind == "clocked":
+            apply_record(rows, appended.entry)
+        note_time(rows, appended.entry)
+    index.put_clock(rows.get("meta", b"clock"))
 
 
 def apply_entry(root: Path, appended: Appended, index: Index) -> None:

@@ -196,7 +196,8 @@ def place_hold(lake: Lake, actor: Actor, held: Held) -> dict[str, Any]:
 def release_hold(
     lake: Lake, actor: Actor, name: str, reason: str, custodian: str | None = None
 ) -> dict[str, Any]:
-    """End a hold on behalf of its custodian: by default, of the one who asks."""
+    """End a hold on behalf of its custodian (by default, of the one who asks): by themselves, or by who
+    placed it for them."""
     check_text("a reason", reason)
     custodian = actor.user if custodian is None else custodian
     with lake.append_lock:
@@ -205,7 +206,7 @@ def release_hold(
         if row is None:
             near = suggest(name, (hold.name for hold in standing.holds))
             raise NotFoundError(f"there is no hold {name!r}{near}")
-        refused = why_not_released(name, row.held.custodian, custodian)
+        refused = why_not_released(row.held, row.actor, custodian, actor)
         if refused is not None:
             raise RefusedError(refused)
         return {"hold": name, **_append(lake, Released(name, custodian, reason), actor)}
@@ -296,9 +297,10 @@ def _may_approve(lake: Lake, actor: Actor, row: VersionRow, decision: Decision) 
         raise RefusedError(f"{row.name} is not due: {decision.reasons[0].text}")
     if not decision.approvals_needed:
         raise RefusedError(f"{row.name} needs no approval under rule {decision.rule.name!r}")
-    if same_person(actor, decision.rule.author):
+    if any(same_person(actor, author) for author in decision.authors):
         raise RefusedError(
-            f"rule {decision.rule.name!r} was made by {actor.user!r}: somebody else has to approve"
+            f"rule {decision.rule.name!r}, or another that asks for approvals of {row.name}, was made by "
+            f"{actor.user!r}: somebody else has to approve"
         )
     if any(same_person(actor, other) for other in decision.approvers):
         raise ConflictError(f"{actor.user!r} has approved the disposition of {row.name} already")

@@ -281,7 +281,8 @@ def approvals_of(index: Index, dataset: str, number: int) -> list[Approval]:
     with index.database.read() as txn:
         for _key, value in txn.scan("approval", version_key(dataset, number)):
             row = decode_approval_row(value)
-            found.append(Approval(row.rule, row.rule_sha256, row.manifest, row.actor))
+            said = (row.rule, row.rule_sha256, row.manifest, row.actor, row.sequence)
+            found.append(Approval(*said))
     return found
 
 

@@ -64,7 +64,7 @@ class _Page:
         """The rule, decoded when it is first asked for."""
         if self._active is None:
             row = decode_rule_row(self.value)
-            self._active = activate(row.name, row.rule, row.actor)
+            self._active = activate(row.name, row.rule, row.actor, row.sequence)
         return self._active
 
     @property

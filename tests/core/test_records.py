@@ -193,7 +193,12 @@ def test_compliance_can_be_lengthened() -> None:
         assert why_not_changed(RULE, new) is None and why_shorter(RULE, new) is None
 
 
-def test_only_its_custodian_releases_a_hold() -> None:
+def test_only_its_custodian_or_who_placed_it_releases_a_hold() -> None:
     held = Held("h", "ann", "m", "r", Scope())
-    assert why_not_released("h", held.custodian, "ann") is None
-    assert "custody of 'ann'" in (why_not_released("h", held.custodian, "bob") or "")
+    ann, bob, eve = (
+        Actor(name, uid, "host", "x") for uid, name in enumerate(("ann", "bob", "eve"))
+    )
+    assert why_not_released(held, bob, "ann", ann) is None
+    assert why_not_released(held, bob, "ann", bob) is None, "he placed it for her"
+    assert "custody of 'ann'" in (why_not_released(held, bob, "bob", bob) or "")
+    assert "'eve' cannot" in (why_not_released(held, bob, "ann", eve) or ""), "she names her"

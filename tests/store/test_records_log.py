@@ -21,7 +21,7 @@ from dtafs.core.records import (
     Released,
     Ruled,
 )
-from dtafs.core.values import Source
+from dtafs.core.values import Actor, Source
 from dtafs.errors import IntegrityError, UsageError
 from dtafs.store.audit import verify_lake
 from dtafs.store.check import check
@@ -31,12 +31,14 @@ from dtafs.store.index_records import children, decode_event_row, get_clock, spl
 from dtafs.store.lake import Lake
 from dtafs.store.reindex import dump, reindex, reindex_at
 from dtafs.store.repair_closed import repair_at
+from dtafs.store.retention import clock_doubt
 from dtafs.store.verify import verify_package
 from tests.support.records import ALWAYS, HELD, SEVEN, TIME, record, ref
 from tests.support.small_lakes import ACTOR, commit, put_tree, tree_of_seed
 
 TABLES = ("rule", "hold", "event", "approval", "archived", "disposition", "child")
 DAY_NS = 86_400 * 10**9
+EVE = Actor("eve", 3, "host", "tests")
 
 
 @pytest.fixture
@@ -131,14 +133,15 @@ def test_what_a_record_may_not_say_has_no_effect(lake: Lake) -> None:
         Ruled("always", msgspec.structs.replace(ALWAYS, mode="governance")),
         Ruled("unknown", None),
         Released("case", "bob", "mine now"),
+        Released("case", "ann", "she would say so"),
         Released("unknown", "bob", "x"),
         msgspec.structs.replace(HELD, custodian="bob"),
     ):
-        record(lake, body)
+        record(lake, body, EVE)
     with lake.index.database.read() as txn:
         assert list(txn.scan("rule")) == before["rule"] and txn.count("hold") == 1
     said = [finding.message for finding in check(lake)]
-    assert len(said) == 7 and all("has no effect" in text for text in said)
+    assert len(said) == 8 and all("has no effect" in text for text in said)
     assert any("compliance mode" in text for text in said)
     assert any("custody of 'ann'" in text for text in said)
 
@@ -253,7 +256,7 @@ def test_gaps_of_the_clock_are_remembered(lake: Lake) -> None:
     now = [2_000_000_000 * 10**9]
     lake.clock = lambda: now[0]
     lake.create_dataset("D", ACTOR)
-    record(lake, Ruled("seven", SEVEN))  # retention begins here
+    record(lake, Ruled("seven", SEVEN))
     for days in (3, 50, 1, -20, 7):
         now[0] += days * DAY_NS
         record(lake, Event("tick", "D", TIME))
@@ -268,12 +271,24 @@ def test_gaps_of_the_clock_are_remembered(lake: Lake) -> None:
     assert clock.gap_ns < 2 * DAY_NS and clock.confirmed_ns > 0
 
 
+def test_a_jump_before_the_first_rule_is_remembered(lake: Lake) -> None:
+    """Else whoever set the clock forward, and wrote anything before the first rule, would be believed."""
+    now = [2_000_000_000 * 10**9]
+    lake.clock = lambda: now[0]
+    lake.create_dataset("D", ACTOR)
+    now[0] += 8 * 365 * DAY_NS
+    lake.create_dataset("E", ACTOR)
+    record(lake, Ruled("seven", SEVEN))
+    assert "set forward" in (clock_doubt(lake, now[0]) or "")
+
+
 def test_an_index_of_an_earlier_release_is_brought_up_to_date(filled: Lake, tmp_path: Path) -> None:
     """One that has neither these tables nor the mark of a disposition in its rows."""
     whole = list(dump(filled.index.database))
 
     def age(txn) -> None:  # type: ignore[no-untyped-def]
         txn.delete("meta", b"form")
+        txn.delete("meta", b"clock")
         for key, value in list(txn.scan("version")):
             fields = msgspec.msgpack.decode(value)
             if not fields[-1]:

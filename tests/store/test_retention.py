@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from dtafs.core.names import parse_time
+from dtafs.core.names import format_time, parse_time
 from dtafs.core.periods import DAY_NS
 from dtafs.core.records import Cutoff, Event, Held, Rule, Scope
 from dtafs.core.retention_plan import Item, Tally
@@ -38,6 +38,7 @@ from tests.support.small_lakes import ACTOR, write_tree
 
 ANN = Actor("ann", 1, "host", "tests")
 BOB = Actor("bob", 2, "host", "tests")
+EVE = Actor("eve", 3, "host", "tests")
 SEVEN = Rule(Cutoff("committed", "7y"), "dispose", "GRS 3.1", "WF*")
 NEVER = 10**19
 
@@ -254,6 +255,8 @@ def test_holds_are_of_their_custodian(lake: Lake, make: Any) -> None:
     error = refused(release_hold, lake, BOB, "case", "mine")
     assert isinstance(error, RefusedError) and "custody of 'ann'" in str(error)
     assert isinstance(refused(release_hold, lake, BOB, "case", "x", "eve"), RefusedError)
+    error = refused(release_hold, lake, EVE, "case", "she says that ann asked", "ann")
+    assert "placed by 'bob': 'eve' cannot" in str(error)
     assert isinstance(refused(release_hold, lake, ANN, "case", ""), UsageError)
     error = refused(release_hold, lake, ANN, "kase", "settled")
     assert isinstance(error, NotFoundError) and "'case'" in str(error)
@@ -285,15 +288,11 @@ def test_tags_that_keep_a_version_stay(lake: Lake, make: Any) -> None:
 def test_a_second_person_approves(lake: Lake, make: Any) -> None:
     row = make("WF")
     rule = changed(SEVEN, approvals=1, cutoff=Cutoff("committed", "0d"))
-    other = changed(rule, datasets="WX", approvals=0)
     make("WX"), make("free")
-    set_rules(lake, ANN, {"now": rule, "other": other})
+    set_rules(lake, ANN, {"now": rule, "other": changed(rule, datasets="WX", approvals=0)})
     tally = Tally()
     items = list(plan_items(lake, lake.now_ns(), tally))
-    assert [(item.action, item.name) for item in items] == [
-        ("blocked", "WF:v1"),
-        ("dispose", "WX:v1"),
-    ]
+    assert [(i.action, i.name) for i in items] == [("blocked", "WF:v1"), ("dispose", "WX:v1")]
     for actor, dataset, why in (
         (ANN, "WF", "somebody else"),
         (BOB, "WX", "needs no approval"),
@@ -312,6 +311,12 @@ def test_a_second_person_approves(lake: Lake, make: Any) -> None:
     set_rules(lake, ANN, {"now": changed(rule, authority="another")}, "citation")
     assert said(lake)[0] == ("blocked", "WF:v1"), "it was approved under the rule as it was"
     assert explain(lake, row, NEVER)["approvers"] == []
+    approve(lake, BOB, [("WF", 1)])
+    remove_rule(lake, ANN, "now", "a mistake")
+    set_rules(lake, ANN, {"now": changed(rule, authority="another")})
+    assert said(lake)[0] == ("blocked", "WF:v1"), (
+        "the rule that he agreed to was taken out of force"
+    )
 
 
 def test_events(lake: Lake, make: Any) -> None:
@@ -344,8 +349,6 @@ def test_a_clock_that_jumped_is_confirmed_by_a_person(lake: Lake, make: Any) -> 
     make("WF")  # an entry that says the same does not make it right
     assert "set forward" in (clock_doubt(lake, now[0]) or "")
     assert isinstance(refused(confirm_clock, lake, ANN, "2020-01-01"), RefusedError)
-    from dtafs.core.names import format_time
-
     confirm_clock(lake, ANN, format_time(now[0] - 3_600 * 10**9), "by the town hall's clock")
     assert clock_doubt(lake, now[0]) is None
     approve(lake, BOB, [("WF", 1)])

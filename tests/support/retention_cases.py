@@ -75,6 +75,7 @@ class Case(NamedTuple):
 
 SEVEN, THREE = rule("seven", "7y"), rule("three", "3y")
 TWO = rule("two", "1y", approvals=2)
+SEVENS = SEVEN._replace(author=BOB)
 CASES = {
     "no rule": Case(version(), (), "2100-01-01"),
     "a rule that is not over": Case(version(), (SEVEN,), "2027-02-28T23:59:59"),
@@ -173,6 +174,18 @@ CASES = {
         ),
     ),
     "approvals that a shorter rule asks for": Case(version(), (SEVEN, TWO), "2030-01-01"),
+    "who made a rule that asks for approvals does not count either": Case(
+        version(),
+        (SEVENS, TWO),
+        "2030-01-01",
+        approvals=(approval(SEVENS, ANN), approval(SEVENS, EVE)),
+    ),
+    "approvals from before a rule was made again": Case(
+        version(),
+        (TWO._replace(sequence=9),),
+        "2030-01-01",
+        approvals=(approval(TWO, BOB, sequence=8), approval(TWO, EVE, sequence=10)),
+    ),
     "an obstacle on this host": Case(
         version(), (THREE,), "2030-01-01", obstacle="staging holds changes over it"
     ),
