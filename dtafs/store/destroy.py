@@ -359,8 +359,10 @@ class _Destruction:
             try:
                 tier = self._lake.tier(name)
                 for pack in self._gone:
-                    if pack not in removal.left:
-                        delete_from(tier, pack)
+                    with self._lake.placed.alone(pack):
+                        is_back = self._lake.index.pack(pack) is not None
+                        if pack not in removal.left and not is_back:
+                            delete_from(tier, pack)
             except DtafsError as error:
                 self._left[f"tier {name}"] = str(error)
 

@@ -19,7 +19,6 @@ from dtafs.errors import (
 )
 from dtafs.store.check import check
 from dtafs.store.lake import Lake
-from dtafs.store.packs import read_footer
 from dtafs.store.placement.copies import ArchivedError
 from dtafs.store.placement.moves import (
     copy_pack,
@@ -38,6 +37,7 @@ from tests.support.tiered import (
     DATASET,
     content_of,
     content_packs,
+    garbage,
     object_path,
     objects_in,
     random_tree,
@@ -168,21 +168,6 @@ def test_nothing_is_dropped_beside_a_collection(tiered: Lake) -> None:
     with tiered.condemned.collecting(), pytest.raises(BusyError, match="try again"):
         move_pack(tiered, pack, "warm")
     assert tiered.placed.is_hot(pack) and tiers_of(tiered.path, pack)
-
-
-def garbage(lake: Lake, scratch: Path) -> bytes:
-    """A pack that nothing refers to, with a copy in `warm` and not on the hot disk."""
-    put_tree(lake, DATASET, random_tree(2, 1, 10_000), scratch)
-    assert lake.pending is not None
-    (pack,) = [
-        pack
-        for pack, _dataset in lake.pending.all_packs()
-        if read_footer(lake.path, pack).kind == PackKind.CONTENT
-    ]
-    put_tree(lake, DATASET, TREE, scratch)
-    lake.pending.drop_unreadable(DATASET, pack)
-    move_pack(lake, pack, "warm")
-    return pack
 
 
 def test_a_pack_is_deleted_everywhere(tiered: Lake, tmp_path: Path) -> None:

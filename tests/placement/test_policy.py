@@ -7,13 +7,21 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from dtafs.errors import ConflictError, IntegrityError, NotFoundError, StorageError
+from dtafs.errors import (
+    ConflictError,
+    IntegrityError,
+    NotFoundError,
+    RefusedError,
+    StorageError,
+)
 from dtafs.store.condemn import FOLDER
 from dtafs.store.lake import Lake
 from dtafs.store.placement.facts import Planner, placement_facts
 from dtafs.store.placement.heat import Heat, read_heat
+from dtafs.store.placement.moves import copy_pack
 from dtafs.store.placement.run import Pacer, Tiering
 from dtafs.store.session import Session
+from dtafs.store.tiers.attach import detach
 from tests.support.small_lakes import ACTOR, read_version
 from tests.support.tiered import (
     DATASET,
@@ -169,6 +177,36 @@ def test_a_tier_that_fails_is_left_alone_for_a_while(two: Path) -> None:
         tier.failure = None
         assert Session(lake, ACTOR).tier_plan(apply=True)["moved"]["packs"] == 1
         assert len(objects_in(two.parent / "warm")) == 1
+
+
+def test_a_tier_that_is_gone_keeps_nobody_waiting_for_each_pack(two: Path) -> None:
+    """It is met once in a round, and everything moves in the first round after it is back."""
+    with Lake.open(two) as lake:
+        tune(lake, superseded_after_days=0.0, after_days=0.0, settle_hours=0.0)
+        place = two.parent / "warm"
+        tier = troubled(lake, "warm")
+        place.rename(two.parent / "unmounted")
+        tiering = Tiering(lake)
+        for round_ in (1, 2):
+            tier.calls.clear()
+            assert not tiering.round() and tiering.failures == 2 * round_
+            assert [call for call, *_ in tier.calls] == ["put"]
+        (two.parent / "unmounted").rename(place)
+        assert not tiering.round() and tiering.moved_packs == 2
+
+
+def test_a_copy_in_a_tier_that_was_taken_away_is_none(two: Path) -> None:
+    with Lake.open(two) as lake:
+        for pack in content_packs(lake):
+            copy_pack(lake, pack, "cold")
+        tune(lake, superseded_after_days=0.0, after_days=0.0, settle_hours=0.0)
+        assert {step.action for step in Planner(lake).plan()} == {"move"}
+        detach(lake, "cold")
+        assert {(step.action, step.tier) for step in Planner(lake).plan()} == {("move", "warm")}
+        tiering = Tiering(lake)
+        assert not tiering.round() and (tiering.failures, tiering.moved_packs) == (0, 2)
+        with pytest.raises(RefusedError, match="only copy of 2 packs"):
+            detach(lake, "warm")
 
 
 def test_moves_keep_to_their_rate(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,20 +9,24 @@ from typing import Any
 import pytest
 
 from dtafs.core.format import pack_key
-from dtafs.errors import IntegrityError, StorageError, StorageFullError
+from dtafs.errors import IntegrityError, RefusedError, StorageError, StorageFullError
 from dtafs.store.condemn import FOLDER
 from dtafs.store.durable import Disk
 from dtafs.store.lake import Lake
 from dtafs.store.placement import recalls
+from dtafs.store.placement.calls import tier_recall
 from dtafs.store.placement.moves import move_pack
 from dtafs.store.placement.recalls import Recalls
+from dtafs.store.placement.removal import remove_packs
 from dtafs.store.tiers.base import ObjectFacts, State
 from tests.support.tiered import (
+    DATASET,
     TroubledTier,
     add_tiers,
     configure,
     content_packs,
     fill,
+    garbage,
     object_path,
     random_tree,
     troubled,
@@ -101,6 +105,68 @@ def test_a_damaged_queue_is_an_empty_one(
     with Lake.open(tiered_path) as lake:
         assert not queue_of(lake).facts()
     assert "recalls is damaged" in caplog.text
+
+
+def test_credentials_that_expire_end_no_recall(tiered: Lake) -> None:
+    """Nor does a bucket that is gone for a while: what fails is not the pack but its tier."""
+    pack, queue = archived(tiered), queue_of(tiered)
+    tier = troubled(tiered, "cold")
+    place, kept = tiered.path.parent / "cold", tiered.path.parent / "kept"
+    place.rename(kept)
+    tier.failure = RefusedError("the store does not accept the credentials, which have expired")
+    queue.ask([pack])
+    assert queue.step()
+    assert [fact["state"] for fact in queue.facts()] == ["waiting"]
+    assert "have expired" in queue.facts()[0]["problem"]
+    kept.rename(place)
+    tier.failure = None
+    work_off(queue)
+    assert tiered.placed.is_hot(pack)
+
+
+def test_what_was_ready_and_is_so_no_longer_is_asked_for_again(tiered: Lake) -> None:
+    pack, queue = archived(tiered), queue_of(tiered)
+
+    class Forgetful(TroubledTier):
+        def fetch(self, key: str, sink: Any) -> None:
+            (tiered.path.parent / "cold" / "recalled" / key).unlink()
+            tiered.tiers.use("cold", tier)
+            super().fetch(key, sink)
+
+    tier = troubled(tiered, "cold")
+    tier.recall(pack_key(pack))
+    tiered.tiers.use("cold", Forgetful("cold", tiered.path.parent / "cold", archive=True))
+    queue.ask([pack])
+    assert queue.step() and [fact["state"] for fact in queue.facts()] == ["queued"]
+    work_off(queue)
+    assert tiered.placed.is_hot(pack)
+
+
+def test_what_nothing_needs_any_more_is_forgotten(
+    tiered: Lake, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A collection deletes it: that is nothing to be told of in the log of the daemon."""
+    pack, queue = garbage(tiered, tiered.path.parent / "scratch"), queue_of(tiered)
+    queue.ask([pack])
+    remove_packs(tiered, [pack])
+    work_off(queue)
+    assert not queue.facts() and queue.left([pack]) == {pack}
+    assert not caplog.text
+
+
+def test_a_command_that_waits_is_told_what_it_waits_for(
+    tiered: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = archived(tiered)
+    monkeypatch.setattr(recalls, "TROUBLE_S", 0.0)
+    full = StorageFullError("writing: no space left on device; free some space")
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "check_room", lambda *_a: (_ for _ in ()).throw(full))
+        with pytest.raises(StorageFullError, match=r"no space left .*it stays asked for"):
+            tier_recall(tiered, [DATASET], True, None)
+    assert len(queue_of(tiered).facts()) == 1
+    assert tier_recall(tiered, [DATASET], True, None)["left"] == 0
+    assert tiered.placed.is_hot(pack)
 
 
 class SlowArchive(TroubledTier):

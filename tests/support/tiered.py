@@ -11,6 +11,8 @@ from dtafs.core.format import PackKind, pack_key
 from dtafs.core.tree import find
 from dtafs.core.values import Content, Kind
 from dtafs.store.lake import Lake
+from dtafs.store.packs import read_footer
+from dtafs.store.placement.moves import move_pack
 from dtafs.store.tiers.base import Tier
 from dtafs.store.tiers.directory import DirectoryTier
 from tests.support.small_lakes import ACTOR, Item, Tree, commit, put_tree
@@ -53,6 +55,22 @@ def fill(lake: Lake, scratch: Path, *trees: Tree, dataset: str = DATASET) -> Non
 def content_packs(lake: Lake) -> list[bytes]:
     """The packs of content that the log names, sorted."""
     return [pack for pack, row in lake.index.packs() if row.kind == PackKind.CONTENT]
+
+
+def garbage(lake: Lake, scratch: Path, seed: int = 2) -> bytes:
+    """A pack that nothing refers to, with a copy in `warm` and not on the hot disk. The dataset's staging
+    has `random_tree(1)` in the end."""
+    put_tree(lake, DATASET, random_tree(seed, 1, 10_000), scratch)
+    assert lake.pending is not None
+    (pack,) = [
+        pack
+        for pack, _dataset in lake.pending.all_packs()
+        if read_footer(lake.path, pack).kind == PackKind.CONTENT
+    ]
+    put_tree(lake, DATASET, random_tree(1), scratch)
+    lake.pending.drop_unreadable(DATASET, pack)
+    move_pack(lake, pack, "warm")
+    return pack
 
 
 def content_of(lake: Lake, version: str, name: bytes) -> Content:

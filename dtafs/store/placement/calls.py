@@ -49,7 +49,7 @@ def tier_recall(
 ) -> dict[str, Any]:
     """Ask for all packs that something needs; with `wait`, return when they are on the hot disk.
 
-    Raises what keeps one of them from coming.
+    Raises what keeps one of them from coming, and what keeps all that are left from coming for a while.
     """
     assert lake.recalls is not None
     plan = plan_reading(lake, what)
@@ -63,6 +63,11 @@ def tier_recall(
         if not lake.recalls.step():
             time.sleep(min(LOOK_S, lake.recalls.next_look_s() or LOOK_S))
         left = lake.recalls.left(asked)
+        trouble = lake.recalls.trouble(left)
+        if trouble is not None:
+            raise type(trouble)(
+                f"{trouble} (it stays asked for: a daemon goes on when that is over)"
+            )
         if report is not None:
             done = sum(sizes[pack] for pack in asked - left)
             total = sum(sizes[pack] for pack in asked)

@@ -26,7 +26,7 @@ class ArchivedError(RecallError):
     def __init__(self, pack: bytes, tier: str) -> None:
         super().__init__(
             f"pack {pack.hex()} lies in the archive tier {tier!r} and must be recalled first: "
-            "dtafsctl tier recall DATASET:V PATH"
+            "dtafsctl tier recall DATASET:V/PATH"
         )
         self.pack = pack
 
@@ -52,6 +52,16 @@ class Copies:
         """Bytes of a pack from the first tier that gives them; ArchivedError, StorageError,
         IntegrityError as `Far.read` says."""
         stub = self.stub(pack)
+        while True:
+            try:
+                return self._read_from(stub, pack, offset, size)
+            except DtafsError:
+                before, stub = stub, self.stub(pack)
+                if set(stub.tiers) <= set(before.tiers):
+                    raise
+                # It was moved on meanwhile, and is gone from where it was.
+
+    def _read_from(self, stub: Stub, pack: bytes, offset: int, size: int) -> memoryview:
         doubted = self._doubted.get(pack, ())
         archived: str | None = None
         failure: DtafsError | None = None

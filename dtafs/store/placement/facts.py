@@ -99,7 +99,7 @@ class Planner:
             id=pack,
             size=row.size,
             hot=placed.is_hot(pack),
-            tiers=() if stub is None else stub.tiers,
+            tiers=() if stub is None else tuple(n for n in stub.tiers if n in self._lake.tiers),
             written_ns=written_ns,
             read_ns=read_ns,
             current=False,

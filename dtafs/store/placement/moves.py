@@ -61,7 +61,13 @@ def copy_pack(lake: Lake, pack: bytes, tier_name: str, pace: Pace = unpaced) -> 
     ConflictError when it is deleted meanwhile, and what `Tier.put` raises. ArchivedError when its
     bytes are only in an archive.
     """
-    tier, placed = lake.tier(tier_name), lake.placed
+    tier = lake.tier(tier_name)
+    with lake.placed.alone(pack):
+        return _copy(lake, pack, tier, pace)
+
+
+def _copy(lake: Lake, pack: bytes, tier: Tier, pace: Pace) -> int:
+    placed, tier_name = lake.placed, tier.name
     with placed.lock:
         stub = stub_for(lake, pack)
         if stub.copies.get(tier_name):
@@ -227,11 +233,17 @@ def drop_pack(lake: Lake, pack: bytes) -> int:
     BusyError while a collection or a repair runs, RefusedError when no tier has it, and what the
     tier raises that is asked for it.
     """
+    with lake.placed.alone(pack):
+        _require_copy(lake, pack)
+        return _drop(lake, pack)
+
+
+def _drop(lake: Lake, pack: bytes) -> int:
     placed, path = lake.placed, lake.path / pack_key(pack)
-    _require_copy(lake, pack)
     with lake.condemned.undisturbed(), placed.lock:
         stub = placed.stub(pack)
-        if stub is None or not stub.tiers:
+        # A tier that was taken away since it was asked counts no more.
+        if stub is None or not any(name in lake.tiers for name in stub.tiers):
             raise RefusedError(f"no tier has a verified copy of pack {pack.hex()}")
         if pack in lake.condemned.packs:
             raise BusyError(f"pack {pack.hex()} is going to be deleted; it is not moved")
@@ -270,6 +282,11 @@ def _require_copy(lake: Lake, pack: bytes, besides: str = "") -> None:
 
 def drop_copy(lake: Lake, pack: bytes, tier_name: str) -> None:
     """Delete the copy of a pack in a tier; RefusedError when it is the only one."""
+    with lake.placed.alone(pack):
+        _delete_copy(lake, pack, tier_name)
+
+
+def _delete_copy(lake: Lake, pack: bytes, tier_name: str) -> None:
     placed = lake.placed
     if not placed.is_hot(pack):
         _require_copy(lake, pack, tier_name)
@@ -277,7 +294,7 @@ def drop_copy(lake: Lake, pack: bytes, tier_name: str) -> None:
         stub = placed.stub(pack)
         if stub is None or tier_name not in stub.copies:
             return
-        others = [name for name in stub.tiers if name != tier_name]
+        others = [name for name in stub.tiers if name != tier_name and name in lake.tiers]
         if not others and not placed.is_hot(pack):
             raise RefusedError(f"tier {tier_name!r} has the only copy of pack {pack.hex()}")
         placed.save(stub._replace(copies={**stub.copies, tier_name: 0}))
@@ -297,13 +314,15 @@ def move_pack(lake: Lake, pack: bytes, tier_name: str, pace: Pace = unpaced) -> 
     """
     if tier_name == HOT:
         return fetch_pack(lake, pack, time.time_ns(), pace)
-    size = copy_pack(lake, pack, tier_name, pace)
-    if lake.placed.is_hot(pack):
-        drop_pack(lake, pack)
-    stub = lake.placed.stub(pack)
-    for other in stub.tiers if stub is not None else ():
-        if other != tier_name and not lake.tier(other).needs_recall:
-            drop_copy(lake, pack, other)
+    with lake.placed.alone(pack):
+        size = copy_pack(lake, pack, tier_name, pace)
+        if lake.placed.is_hot(pack):
+            drop_pack(lake, pack)
+        stub = lake.placed.stub(pack)
+        for other in stub.tiers if stub is not None else ():
+            known = other != tier_name and other in lake.tiers
+            if known and not lake.tier(other).needs_recall:
+                drop_copy(lake, pack, other)
     return size
 
 
@@ -325,7 +344,8 @@ def move_packs(
     tier_name: str,
     tell: Callable[[int, int], object] = lambda done, size_bytes: None,
 ) -> Moved:
-    """Move packs one after the other; what cannot be moved is told, and the others are moved.
+    """Move packs one after the other; what cannot be moved is told, and the others are moved, unless the tier
+    does not answer.
 
     NotFoundError when there is no such tier. `tell` is given how many are done, and their bytes.
     """
@@ -333,21 +353,28 @@ def move_packs(
         lake.tier(tier_name)
     count = size_bytes = 0
     left: dict[bytes, str] = {}
+    trouble: DtafsError | None = None
     for done, pack in enumerate(packs, 1):
+        if trouble is not None:
+            left[pack] = str(trouble)
+            continue
         try:
             size_bytes += move_pack(lake, pack, tier_name)
             count += 1
         except DtafsError as error:
             left[pack] = str(error)
+            trouble = lake.tiers.trouble(tier_name) if tier_name != HOT else None
         tell(done, size_bytes)
     return Moved(count, size_bytes, left)
 
 
 def only_copies(lake: Lake, tier_name: str) -> tuple[int, int]:
-    """How many packs, and of how many bytes, have their only verified copy in a tier."""
+    """How many packs, and of how many bytes, have their only verified copy in a tier, of those that this host
+    knows."""
     count = size_bytes = 0
     for pack in stubbed_packs(lake.path):
         stub = lake.placed.stub(pack)
-        if stub is not None and stub.tiers == (tier_name,) and not lake.placed.is_hot(pack):
+        tiers = [name for name in stub.tiers if name in lake.tiers] if stub is not None else []
+        if stub is not None and tiers == [tier_name] and not lake.placed.is_hot(pack):
             count, size_bytes = count + 1, size_bytes + stub.size
     return count, size_bytes

@@ -5,7 +5,9 @@ Somebody else, the daemon's workers or the command itself, works the queue off (
 that can be read is fetched; an archive is asked for it, then looked at again and again, less often the
 longer it takes, until the object is ready. What came back stays hot for the configured time. A recall that
 has not come after `tiering.recall_limit_hours`, or that cannot come, ends with the reason, which is kept
-for who asked until somebody asks anew; no room, or a tier that does not answer, is tried again until then.
+for who asked until somebody asks anew. No room, or a tier that cannot be used (it does not answer, its bucket
+is gone, its credentials have expired), is tried again until then, and told to a command that waits. A pack
+that nothing needs any more is forgotten.
 
 The queue lies in `upkeep/recalls`, JSON that is replaced as a whole; losing it means to ask again.
 Thread-safe; only the process that has the lake open for writing has one.
@@ -31,13 +33,13 @@ from dtafs.errors import (
     DtafsError,
     IntegrityError,
     NotFoundError,
+    RecallError,
     StorageError,
     StorageFullError,
 )
 from dtafs.store.condemn import FOLDER
 from dtafs.store.durable import read_file
 from dtafs.store.placement.contents import nearest
-from dtafs.store.placement.copies import ArchivedError
 from dtafs.store.placement.moves import Pace, fetch_pack, unpaced
 from dtafs.store.tiers.base import State
 
@@ -50,6 +52,9 @@ FILE = "recalls"
 LIMIT_BYTES = 1 << 28
 PROBLEMS_MAX = 4_096
 """Recalls that ended without the pack, of which the reason is kept."""
+
+TROUBLE_S = 10.0
+"""After so long of nothing but trouble, a command that waits is told of it."""
 
 LOOK_AGAIN_SHARE, LOOK_AGAIN_MIN_S, LOOK_AGAIN_MAX_S = 0.05, 0.2, 60.0
 """An archive is asked again after this share of the time that it has had."""
@@ -64,8 +69,12 @@ class _Asked(Struct):
     state: str = "queued"
     """queued, recalling (the archive was asked), fetching, waiting (for room, or a tier)."""
     problem: str = ""
+    trouble: DtafsError | None = None
+    """What the problem is."""
+    trouble_s: float = 0.0
+    """Since when there is one, by the monotonic clock."""
     look_s: float = 0.0
-    """When to look again, by the monotonic clock."""
+    """When to look again, by the same."""
 
 
 def read_queue(lake: Path) -> dict[bytes, int]:
@@ -120,6 +129,16 @@ class Recalls:
                     raise self._problems[pack]
         return wanted
 
+    def trouble(self, packs: Iterable[bytes]) -> DtafsError | None:
+        """What keeps all of these packs from coming, for TROUBLE_S by now; None when one may be on its
+        way."""
+        until_s = time.monotonic() - TROUBLE_S
+        with self._lock:
+            asked = [self._asked[pack] for pack in packs if pack in self._asked]
+            if any(one.trouble is None or one.trouble_s > until_s for one in asked):
+                return None
+            return asked[0].trouble if asked else None
+
     def cancel(self, packs: Iterable[bytes]) -> int:
         """Forget that packs were asked for; how many were."""
         with self._lock:
@@ -166,10 +185,16 @@ class Recalls:
         try:
             self._advance(pack, one, before, pace)
         except (StorageError, StorageFullError, BusyError) as error:
-            self._wait(one, "waiting", str(error))
+            self._wait(one, "waiting", error)
             self._give_up_late(pack, one, error)
         except DtafsError as error:
-            self._end(pack, error)
+            if self._lake.index.pack(pack) is None:
+                self.cancel([pack])
+            elif one.tier and self._lake.tiers.trouble(one.tier) is not None:
+                self._wait(one, "waiting", error)
+                self._give_up_late(pack, one, error)
+            else:
+                self._end(pack, error)
         except BaseException:
             one.state = "queued"
             raise
@@ -195,8 +220,8 @@ class Recalls:
         hot_until_ns = time.time_ns() + int(lake.config.tiering.recalled_days * 86_400e9)
         try:
             size = fetch_pack(lake, pack, hot_until_ns, pace)
-        except ArchivedError:  # it was ready, and is so no longer
-            self._wait(one, "queued", "")
+        except RecallError:  # it was ready, and is so no longer
+            self._wait(one, "queued")
             return
         with self._lock:
             self._asked.pop(pack, None)
@@ -215,7 +240,7 @@ class Recalls:
             return True
         if facts.state == State.ARCHIVED:
             tier.recall(key)
-        self._wait(one, "recalling", "")
+        self._wait(one, "recalling")
         limit_h = self._lake.config.tiering.recall_limit_hours
         late = StorageError(
             f"pack {pack.hex()} was asked of the archive {one.tier!r} and has not come for "
@@ -224,12 +249,15 @@ class Recalls:
         self._give_up_late(pack, one, late)
         return False
 
-    def _wait(self, one: _Asked, state: str, problem: str) -> None:
+    def _wait(self, one: _Asked, state: str, trouble: DtafsError | None = None) -> None:
         age_s = (time.time_ns() - one.since_ns) / 1e9
         wait_s = min(max(age_s * LOOK_AGAIN_SHARE, LOOK_AGAIN_MIN_S), LOOK_AGAIN_MAX_S)
         with self._lock:
-            one.look_s = time.monotonic() + wait_s
-            one.problem, one.state = problem, state
+            now_s = time.monotonic()
+            if one.trouble is None:
+                one.trouble_s = now_s
+            one.trouble, one.problem = trouble, "" if trouble is None else str(trouble)
+            one.look_s, one.state = now_s + wait_s, state
 
     def _give_up_late(self, pack: bytes, one: _Asked, error: DtafsError) -> None:
         limit_s = self._lake.config.tiering.recall_limit_hours * 3600

@@ -55,22 +55,36 @@ def doom(lake: Lake, pack: bytes) -> None:
 
 
 def finish_removals(lake: Lake) -> Removal:
-    """Delete from the tiers what is left there of packs that are doomed."""
+    """Delete from the tiers what is left there of packs that are doomed. A tier that does not answer is
+    asked no more in this run."""
     gone: dict[str, list[bytes]] = {}
     left: dict[bytes, str] = {}
+    silent: dict[str, str] = {}
     for pack, stub in doomed_packs(lake.path).items():
         # What a damaged stub cannot say is looked for in every tier.
         known = set(stub.copies) if stub is not None else set(lake.tiers)
         names = sorted(known | ({MIRROR} & set(lake.tiers)))
-        try:
-            for name in names:
-                delete_from(lake.tier(name), pack)
-                gone.setdefault(name, []).append(pack)
-        except DtafsError as error:
-            left[pack] = str(error)
+        unanswered = [silent[name] for name in names if name in silent]
+        if unanswered:
+            left[pack] = unanswered[0]
             continue
-        with lake.placed.lock:
-            lake.placed.gone(pack)
+        with lake.placed.alone(pack):
+            if not lake.placed.is_doomed(pack):  # somebody else was at it, and it may be here again
+                continue
+            name = ""
+            try:
+                for name in names:
+                    delete_from(lake.tier(name), pack)
+                    gone.setdefault(name, []).append(pack)
+            except DtafsError as error:
+                left[pack] = str(error)
+            else:
+                with lake.placed.lock:
+                    lake.placed.gone(pack)
+                continue
+        trouble = lake.tiers.trouble(name)
+        if trouble is not None:
+            silent[name] = str(trouble)
     return Removal(gone, left)
 
 

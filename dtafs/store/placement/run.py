@@ -1,7 +1,9 @@
 """Carrying out the plan of the policy, a bounded batch at a time.
 
 Each step is one of `dtafs.store.placement.moves`, so that a crash at any point leaves every pack readable,
-and the next plan goes on. What cannot be done now is told once, and left alone for a while.
+and the next plan goes on. A pack that cannot be moved is told once, and left alone for a while. A tier that
+does not answer is left alone until the next round, so that neither a thousand packs wait for it one after the
+other, nor any of them for longer than the tier itself needs to come back.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dtafs.core.placement import Step
-from dtafs.errors import DtafsError
+from dtafs.errors import BusyError, DtafsError
 from dtafs.store.placement.facts import Planner
 from dtafs.store.placement.moves import drop_pack, move_pack
 from dtafs.store.placement.removal import finish_removals
@@ -71,17 +73,31 @@ class Tiering:
         steps = self.plan()
         pace = Pacer(lake.config.tiering.rate_mib * (1 << 20), self._stop)
         size_bytes = 0
+        silent: set[str] = set()
         for done, step in enumerate(steps):
             if done >= BATCH_STEPS or size_bytes >= BATCH_BYTES:
-                return True
+                return not silent
+            if step.tier in silent:
+                self.failures += 1
+                continue
             try:
                 size_bytes += self._do(step, pace)
             except DtafsError as error:
                 self._stop(0)  # the daemon ends: nothing went wrong with the pack
                 self.failures += 1
-                self._left[step.pack] = time.monotonic() + LEAVE_S
-                text = "pack %s stays where it is for now (%s to %s): %s"
-                log.info(text, step.pack.hex(), step.action, step.tier, error)
+                if self._note(step, error):
+                    silent.add(step.tier)
+        return False
+
+    def _note(self, step: Step, error: DtafsError) -> bool:
+        """Note what kept a pack where it is; whether it is the tier that does not answer."""
+        text = "pack %s stays where it is for now (%s to %s): %s"
+        log.info(text, step.pack.hex(), step.action, step.tier, error)
+        if isinstance(error, BusyError):  # a collection, say, which is over soon
+            return False
+        if step.action != "recall" and self._lake.tiers.trouble(step.tier) is not None:
+            return True
+        self._left[step.pack] = time.monotonic() + LEAVE_S
         return False
 
     def _do(self, step: Step, pace: Pacer) -> int:

@@ -3,8 +3,10 @@
 A pack is *hot* when its file lies in `packs/`, *away* when it does not and a tier has a verified copy,
 as its stub says (`dtafs.core.placed`). One process changes stubs, the one that has the lake open for
 writing, and in it everybody who looks at a stub and then changes it does so under `Placed.lock`, as does
-whoever deletes a pack. So of a move and a deletion of one pack the second sees what the first did.
-Order of locks: `Lake.append_lock`, `Condemned.lock`, `Placed.lock`.
+whoever deletes a pack. So of a move and a deletion of one pack the second sees what the first did. What
+takes longer, since a tier is asked, one thread at a time does for a pack (`Placed.alone`): else one could
+delete the copy that another has just found whole.
+Order of locks: `Placed.alone`, `Lake.append_lock`, `Condemned.lock`, `Placed.lock`.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,7 +137,28 @@ class Placed:
         self._root, self._disk = root, disk
         self.lock = threading.RLock()
         """Held while a stub is looked at and changed, or a pack is deleted."""
+        self._moving = threading.Condition()
+        self._movers: dict[bytes, list[int]] = {}
+        # Pack -> the thread that moves it, and how often it has entered.
         self._known: dict[bytes, tuple[float, Where]] = {}
+
+    @contextmanager
+    def alone(self, pack: bytes) -> Iterator[None]:
+        """Be the only one who puts copies of a pack into tiers, deletes them, or drops the pack; whoever is
+        at it is waited for. A thread may enter again. Taken before every other lock but the mirror's."""
+        me = threading.get_ident()
+        with self._moving:
+            while (mover := self._movers.get(pack)) is not None and mover[0] != me:
+                self._moving.wait()
+            self._movers.setdefault(pack, [me, 0])[1] += 1
+        try:
+            yield
+        finally:
+            with self._moving:
+                self._movers[pack][1] -= 1
+                if not self._movers[pack][1]:
+                    del self._movers[pack]
+                    self._moving.notify_all()
 
     def stub(self, pack: bytes) -> Stub | None:
         """The stub of a pack, or None where there is none; IntegrityError when it is damaged."""

@@ -159,24 +159,31 @@ def _remember(lake: Lake, name: str, url: str, capabilities: Capabilities) -> No
 
 def detach(lake: Lake, name: str) -> dict[str, Any]:
     """Take a tier away; RefusedError while it holds the only copy of a pack of the lake."""
-    changed = without_tier(lake.path / "config.toml", config_text(lake.path), name)
+    without_tier(lake.path / "config.toml", config_text(lake.path), name)
+    _require_elsewhere(lake, name)
+    unknown = _nowhere_else(lake, name)
+    if unknown:
+        raise RefusedError(
+            f"tier {name} has {counted(unknown, 'pack')} that this lake needs and knows nowhere: "
+            "run dtafsctl repair, which notes where they are, before it is removed"
+        )
+    facts = {"name": name, "url": lake.tiers.settings[name].url}
+    with lake.placed.lock:  # a move that is under way drops nothing in between
+        _require_elsewhere(lake, name)
+        changed = without_tier(lake.path / "config.toml", config_text(lake.path), name)
+        write_tiers(lake.disk, changed)
+        lake.tiers.renew(load_config(lake.path / "config.toml").tiers, lake.disk)
+    forget_state(lake.disk, name)
+    return facts
+
+
+def _require_elsewhere(lake: Lake, name: str) -> None:
     packs, size_bytes = only_copies(lake, name)
     if packs:
         raise RefusedError(
             f"tier {name} holds the only copy of {counted(packs, 'pack')} of {size_bytes:,} bytes: "
             "recall them, or move them to another tier, before it is removed"
         )
-    unknown = _nowhere_else(lake, name)
-    if unknown:
-        raise RefusedError(
-            f"tier {name} has {counted(unknown, 'pack')} that this lake needs and knows nowhere: "
-            "run dtafsctl reindex, which notes where they are, before it is removed"
-        )
-    write_tiers(lake.disk, changed)
-    facts = {"name": name, "url": lake.tiers.settings[name].url}
-    lake.tiers.renew(load_config(lake.path / "config.toml").tiers, lake.disk)
-    forget_state(lake.disk, name)
-    return facts
 
 
 def _nowhere_else(lake: Lake, name: str) -> int:
@@ -184,7 +191,8 @@ def _nowhere_else(lake: Lake, name: str) -> int:
     unknown = {
         pack_key(pack)
         for pack, _row in lake.index.packs()
-        if not lake.placed.is_hot(pack) and not holders(lake.path, pack)
+        if not lake.placed.is_hot(pack)
+        and not any(holder in lake.tiers for holder in holders(lake.path, pack))
     }
     return sum(key in unknown for key, _size in lake.tiers[name].keys("packs/")) if unknown else 0
 

@@ -252,6 +252,10 @@ class _Pass:
 
     def _put_pack(self, pack: bytes) -> None:
         """Mirror a pack that the lake still has; one that cannot be read here is noted."""
+        with self._lake.placed.alone(pack):
+            self._put_alone(pack)
+
+    def _put_alone(self, pack: bytes) -> None:
         lake = self._lake
         row = lake.index.pack(pack)
         if row is None:  # a later entry has removed it, or it could not be read when it was applied

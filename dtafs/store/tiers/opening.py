@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dtafs.core.format import Superblock, decode_superblock
 from dtafs.core.names import suggest
-from dtafs.errors import DtafsError, IntegrityError, NotFoundError, RefusedError
+from dtafs.errors import DtafsError, IntegrityError, NotFoundError, RefusedError, StorageError
 from dtafs.store.config import TierSettings
 from dtafs.store.durable import Disk
 from dtafs.store.tiers.base import Tier, read_whole
@@ -172,6 +172,19 @@ class Tiers(Mapping[str, Tier]):
         known = read_state(self._root, name, settings.url).capabilities
         opened = open_tier(name, settings, self.environment, known, PROMPT)
         check_lake(opened.tier, self._superblock)
+
+    def trouble(self, name: str) -> DtafsError | None:
+        """What keeps a tier from being used now, for who has just met a failure there; None when it answers:
+        then it was no failure of the tier as a whole."""
+        if self._stopped:
+            return StorageError(f"tier {name} is not asked any more: the process ends")
+        if name not in self.settings:
+            return NotFoundError(f"config.toml has no tier {name!r}")
+        try:
+            self.ask(name)
+        except DtafsError as error:
+            return error
+        return None
 
     def use(self, name: str, tier: Tier) -> None:
         """Use this object for a tier from now on: tests put one that fails in the place of another."""
