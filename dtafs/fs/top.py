@@ -9,6 +9,7 @@ tag off. Everything else is refused with EPERM: a dataset's name is for ever.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 from collections.abc import Awaitable, Callable, Iterator
@@ -24,13 +25,15 @@ from dtafs.core.names import (
     version_name,
 )
 from dtafs.core.values import Kind
-from dtafs.errors import NotFoundError, UsageError
+from dtafs.errors import IntegrityError, NotFoundError, StorageError, UsageError
 from dtafs.fs.area import Area, Caller, Changes, Emit, OpenDirectory, OpenFile, refuse
 from dtafs.fs.attributes import Attributes, Owner, made_up, made_up_directory
-from dtafs.fs.inodes import ROOT, NumberTable
+from dtafs.fs.inodes import ROOT, NumberTable, sealed_number
 from dtafs.fs.sealed import SealedArea
 from dtafs.store.index import DatasetRow, VersionRow
 from dtafs.store.lake import Lake
+
+log = logging.getLogger(__name__)
 
 VIEWS = b".dtafs"
 STAGING_NAME = os.fsencode(STAGING)
@@ -125,7 +128,7 @@ class TopArea(Area):
 
         async def entry(name: bytes) -> Attributes | None:
             if name in met:
-                return await self._sealed.top(met[name])
+                return await self._listed(met[name])
             return await self._below(dataset, os.fsdecode(name))
 
         async def ahead(names: list[bytes]) -> None:
@@ -247,6 +250,15 @@ class TopArea(Area):
         size = len(version_name(number))
         time_ns = version.time_ns
         return made_up(ino, Kind.SYMLINK, self._owner, time_ns, mode=LINK_MODE, size=size)
+
+    async def _listed(self, version: VersionRow) -> Attributes:
+        """A version as its dataset lists it. Damage to one hides no other: who looks at it is told."""
+        try:
+            return await self._sealed.top(version)
+        except (IntegrityError, StorageError) as error:
+            log.error("listing %s: %s", version.name, error)
+            ino = sealed_number(version.serial, 0)
+            return made_up(ino, Kind.DIRECTORY, self._owner, version.time_ns, mode=0, size=0)
 
     async def _below(self, dataset: str, word: str) -> Attributes:
         """The entry `word` of a dataset's directory."""

@@ -10,9 +10,17 @@ from collections.abc import Callable
 import pytest
 import trio
 
+from dtafs.core.format import pack_key
 from dtafs.core.names import format_time
 from dtafs.core.values import Kind
-from dtafs.errors import BusyError, ConflictError, NotFoundError, RefusedError, UsageError
+from dtafs.errors import (
+    BusyError,
+    ConflictError,
+    IntegrityError,
+    NotFoundError,
+    RefusedError,
+    UsageError,
+)
 from dtafs.fs import top
 from dtafs.fs.area import Changes
 from dtafs.fs.inodes import ROOT
@@ -246,3 +254,21 @@ async def test_the_roots_of_many_versions_are_read_together(
     for number, (_name, attributes) in enumerate(listed[:7], 1):
         assert attributes.ino == (await world.at(f"D/v{number}")).ino
         assert await world.read(f"D/v{number}/x{number}") == b"%d" % number
+
+
+@pytest.mark.damages_lake
+async def test_a_damaged_version_hides_no_other(world: World) -> None:
+    await one_version(world)
+    await world.write("D/staging/y", b"2")
+    await world.commit("D")
+    place = world.lake.index.place(world.lake.resolve("D:v1").root)
+    assert place is not None
+    pack = world.lake.path / pack_key(place.pack)
+    pack.chmod(0o644)
+    pack.write_bytes(b"damage")
+    world.lake.files.close()
+    world.lake.objects.clear()
+    assert await world.names("D") == [b"v1", b"v2", b"latest", b"staging"]
+    with pytest.raises(IntegrityError):
+        await world.read("D/v1/x")
+    assert await world.read("D/v2/y") == b"2"
