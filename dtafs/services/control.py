@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 CALLS_AT_ONCE = 8
 BACKLOG = 64
 ACCEPT_AGAIN_S = 0.5
+TELL_S = 1.0
+"""For so long a client is listened to that can only be told that no descriptor is free."""
+
 RECEIVE_BYTES = 64 * 1024
 PEER = struct.Struct("3i")
 """struct ucred: pid, uid, gid."""
@@ -101,7 +104,7 @@ class ControlServer:
                 return connection
             except OSError as error:
                 reply = error_message(from_os_error(error, "serving a request"))
-            with suppress(OSError), connection:
+            with suppress(OSError), connection, trio.move_on_after(TELL_S):
                 await connection.recv(RECEIVE_BYTES)
                 await connection.send(encode_line(reply))
 
