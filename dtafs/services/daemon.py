@@ -331,7 +331,7 @@ class _Daemon:
         if not await trio.to_thread.run_sync(mountpoints.detach, mountpoint):
             return
         log.info("the mount is in use: asking the kernel to write what it holds, then detaching")
-        with trio.move_on_after(SYNC_LIMIT_S):
+        with trio.move_on_after(SYNC_LIMIT_S), contextlib.suppress(OSError):  # gone meanwhile
             await trio.to_thread.run_sync(_sync, mountpoint, abandon_on_cancel=True)
         await trio.to_thread.run_sync(mountpoints.detach, mountpoint, True)
         if not self._ended:

@@ -265,3 +265,15 @@ def test_replies_that_the_kernel_no_longer_wants_are_not_worth_a_line() -> None:
 
     assert not said(errno.ENOENT)
     assert said(errno.EIO)
+
+
+async def test_a_mountpoint_that_goes_while_the_daemon_ends_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter(("it is in use", ""))
+    monkeypatch.setattr(daemon.mountpoints, "detach", lambda *_how: next(answers))
+    ending = object.__new__(daemon._Daemon)
+    ending._options = daemon.MountOptions(tmp_path / "gone", False, False)
+    ending._ended = True
+    await ending._end()
+    assert next(answers, None) is None
