@@ -15,6 +15,7 @@ from dtafs.store.lake import Lake
 from dtafs.store.locks import FOR_EVER_NS, follow_lattice, locked_tiers
 from dtafs.store.placement.moves import move_pack
 from dtafs.store.session import Session
+from dtafs.store.tiers import versions
 from dtafs.store.tiers.s3 import S3Tier
 from dtafs.store.tiers.versions import Lock, extend_retention, read_lock, set_legal_hold
 from tests.support.object_stores import ObjectStore
@@ -96,6 +97,18 @@ def test_what_is_deleted_is_in_no_version(lake: Lake) -> None:
     tier.bucket.delete(other)
     assert not all_bytes(lake, other) and all_bytes(lake, key)
     tier.delete(other)  # absent is fine
+
+
+def test_more_versions_than_are_listed_at_once_are_deleted(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions, "PAGE_VERSIONS", 2)
+    tier, other = bucket_tier(lake), "packs/ff/often"
+    for number in range(5):
+        tier.bucket.put(other, b"%d" % number, create=False, storage_class=None)
+    assert all_bytes(lake, other).count("<VersionId>") == 5
+    tier.delete(other)
+    assert not all_bytes(lake, other)
 
 
 def test_locks_follow_the_lattice(lake: Lake) -> None:

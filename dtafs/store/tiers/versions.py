@@ -28,6 +28,10 @@ BYPASS = {"x-amz-bypass-governance-retention": "true"}
 """Who may, deletes what only a governance lock keeps: the lattice has decided by then."""
 
 
+PAGE_VERSIONS = 40
+"""How many versions are asked for at once: of an answer no more than `signed.BODY_LIMIT_BYTES` is read."""
+
+
 class Lock(NamedTuple):
     """What keeps an object from being deleted; `until_ns` is 0 where no retention does."""
 
@@ -66,7 +70,9 @@ def _versions(bucket: Bucket, name: str) -> Iterator[str]:
     whole = f"{bucket.prefix}/{name}" if bucket.prefix else name
     marks: dict[str, str] = {}
     while True:
-        reply = bucket.request("GET", "", {"versions": "", "prefix": whole, **marks})
+        reply = bucket.request(
+            "GET", "", {"versions": "", "prefix": whole, "max-keys": str(PAGE_VERSIONS), **marks}
+        )
         top = _parsed(reply.body)
         for kind in ("Version", "DeleteMarker"):
             for found in _all(top, kind):
