@@ -34,6 +34,7 @@ from dtafs.core.records import (
     Released,
     Rule,
     Ruled,
+    Scheduled,
     VersionRef,
 )
 from dtafs.core.values import HASH_BYTES
@@ -45,6 +46,7 @@ TEXT_MAX_BYTES = 2_000
 """Of an authority, a matter, a reason, and so on."""
 
 VERSIONS_MAX = 10_000
+RULES_MAX = 100_000
 """In one entry."""
 
 TAGS_MAX = 100
@@ -203,6 +205,14 @@ def _check_ruled(ruled: Ruled) -> None:
         _check_rule(ruled.rule)
 
 
+def _check_scheduled(scheduled: Scheduled) -> None:
+    if not 0 < len(scheduled.rules) <= RULES_MAX:
+        raise UsageError(f"it has {len(scheduled.rules):,} rules; 1 to {RULES_MAX:,} are allowed")
+    check_text("a reason", scheduled.reason, needed=False)
+    for name, rule in scheduled.rules.items():
+        check_rule(name, rule)
+
+
 def _check_released(released: Released) -> None:
     check_label("hold's name", released.name)
     check_text("a custodian", released.custodian)
@@ -253,6 +263,7 @@ def _check_destroyed(destroyed: Destroyed) -> None:
 
 
 decode_ruled = _decoder(Ruled, _check_ruled)
+decode_scheduled = _decoder(Scheduled, _check_scheduled)
 decode_held = _decoder(Held, check_hold)
 decode_released = _decoder(Released, _check_released)
 decode_event = _decoder(Event, check_event)
@@ -264,6 +275,7 @@ decode_destroyed = _decoder(Destroyed, _check_destroyed)
 
 DECODERS: dict[str, Callable[[dict[str, Any]], Body]] = {
     "ruled": decode_ruled,
+    "scheduled": decode_scheduled,
     "held": decode_held,
     "released": decode_released,
     "event": decode_event,

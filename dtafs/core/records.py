@@ -7,6 +7,7 @@ the dataset whose versions they concern. Each kind has one struct here, its body
 | kind | body | says |
 |---|---|---|
 | `ruled` | `Ruled` | a rule is made or changed; or removed, where `rule` is null |
+| `scheduled` | `Scheduled` | several rules are made or changed at once: all of them, or none |
 | `held`, `released` | `Held`, `Released` | a hold is placed; it ends |
 | `event` | `Event` | something happened that periods of retention begin with |
 | `approved` | `Approved` | a person agrees that versions are disposed of under a rule |
@@ -30,7 +31,7 @@ from dtafs.core.patterns import EVERYTHING
 from dtafs.core.periods import Period, parse_period
 from dtafs.core.values import Actor
 
-LAKE_KINDS = frozenset({"ruled", "held", "released", "event", "approved", "clocked"})
+LAKE_KINDS = frozenset({"ruled", "scheduled", "held", "released", "event", "approved", "clocked"})
 """The kinds that lie in the lake's own log, and nowhere else."""
 
 DISPOSITION_KINDS = frozenset({"archived", "disposed", "destroyed"})
@@ -103,6 +104,14 @@ class Ruled(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     rule: Rule | None
+    reason: str = ""
+
+
+class Scheduled(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a `scheduled` entry: rules by their names. One entry, since of a schedule that is half in
+    force a rule might dispose of what another one is to keep."""
+
+    rules: dict[str, Rule]
     reason: str = ""
 
 
@@ -225,4 +234,15 @@ class Destroyed(Struct, frozen=True, forbid_unknown_fields=True):
     tiers: dict[str, Amount]
 
 
-Body = Ruled | Held | Released | Event | Approved | Clocked | Archived | Disposed | Destroyed
+Body = (
+    Ruled
+    | Scheduled
+    | Held
+    | Released
+    | Event
+    | Approved
+    | Clocked
+    | Archived
+    | Disposed
+    | Destroyed
+)

@@ -25,6 +25,7 @@ from dtafs.core.records import (
     Released,
     Rule,
     Ruled,
+    Scheduled,
     Scope,
     VersionRef,
 )
@@ -75,6 +76,9 @@ def add_record(db: sqlite3.Connection, entry: LogEntry) -> None:
     match DECODERS[entry.kind](entry.body):
         case Ruled() as ruled:
             _rule(db, entry, ruled)
+        case Scheduled() as scheduled:
+            for name, rule in sorted(scheduled.rules.items()):
+                _rule(db, entry, Ruled(name, rule, scheduled.reason))
         case Held() as held:
             _hold(db, entry, held)
         case Released() as released:

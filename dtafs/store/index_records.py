@@ -27,8 +27,9 @@ from dtafs.core.record_checks import (
     decode_held,
     decode_released,
     decode_ruled,
+    decode_scheduled,
 )
-from dtafs.core.records import Archived, Destroyed, Disposed, Held, Rule, VersionRef
+from dtafs.core.records import Archived, Destroyed, Disposed, Held, Rule, Ruled, VersionRef
 from dtafs.core.rule_changes import why_not_changed, why_not_released
 from dtafs.core.values import Actor
 from dtafs.errors import IntegrityError
@@ -200,7 +201,9 @@ def apply_record(txn: Rows, entry: LogEntry) -> str | None:
     """Apply what the lake's own log says; why an entry has no effect, if it has none."""
     match entry.kind:
         case "ruled":
-            return _apply_ruled(txn, entry)
+            return _apply_ruled(txn, entry, decode_ruled(entry.body))
+        case "scheduled":
+            return _apply_scheduled(txn, entry)
         case "held":
             return _apply_held(txn, entry)
         case "released":
@@ -216,8 +219,16 @@ def apply_record(txn: Rows, entry: LogEntry) -> str | None:
     return None
 
 
-def _apply_ruled(txn: Rows, entry: LogEntry) -> str | None:
-    ruled = decode_ruled(entry.body)
+def _apply_scheduled(txn: Rows, entry: LogEntry) -> str | None:
+    scheduled = decode_scheduled(entry.body)
+    refused = [
+        _apply_ruled(txn, entry, Ruled(name, rule, scheduled.reason))
+        for name, rule in sorted(scheduled.rules.items())
+    ]
+    return "; ".join(why for why in refused if why is not None) or None
+
+
+def _apply_ruled(txn: Rows, entry: LogEntry, ruled: Ruled) -> str | None:
     key = ruled.name.encode()
     value = txn.get("rule", key)
     if value is not None:

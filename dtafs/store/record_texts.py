@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dtafs.core.entries import LogEntry
+from dtafs.core.quantities import counted
 from dtafs.core.record_checks import DECODERS
 from dtafs.core.records import (
     ARCHIVE,
@@ -18,6 +19,7 @@ from dtafs.core.records import (
     Released,
     Rule,
     Ruled,
+    Scheduled,
     Scope,
     VersionRef,
 )
@@ -25,7 +27,7 @@ from dtafs.errors import IntegrityError
 from dtafs.store.compare import printable
 
 NAMED_MAX = 5
-"""Versions that are listed; of more, the number."""
+"""Versions and rules that are listed; of more, the number."""
 
 
 def describe_record(entry: LogEntry) -> str:
@@ -42,6 +44,11 @@ def _text(body: Body) -> str:
             return f"rule {name} removed" + _why(body.reason)
         case Ruled(name, Rule() as rule):
             return f"rule {name}: {describe_rule(rule)}" + _why(body.reason)
+        case Scheduled(rules):
+            names = sorted(rules)
+            more = len(names) - NAMED_MAX
+            shown = ", ".join(names[:NAMED_MAX]) + (f" and {more:,} more" if more > 0 else "")
+            return f"schedule of {counted(len(names), 'rule')}: {shown}" + _why(body.reason)
         case Held(name):
             followed = ", and what is made from it" if body.descendants else ""
             text = f"hold {name} placed on {describe_scope(body.scope)}{followed}"

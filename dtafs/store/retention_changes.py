@@ -27,6 +27,7 @@ from dtafs.core.records import (
     Released,
     Rule,
     Ruled,
+    Scheduled,
     VersionRef,
 )
 from dtafs.core.retention import Decision, activate, same_person
@@ -59,8 +60,8 @@ def set_rules(
     reason: str = "",
     everything: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Make rules, or change those of the same names: all of them, or none where one is refused. Each is an
-    entry of its own; after an interruption the same call does the rest.
+    """Make rules, or change those of the same names, by one entry: all of them, or none where one is
+    refused, and none after an interruption.
 
     A change needs a reason. One that makes a version go earlier is refused in compliance mode, and
     while a hold is on such a version. A rule that disposes of all datasets must be among `everything`.
@@ -71,10 +72,16 @@ def set_rules(
     with lake.append_lock:
         standing = Standing(lake.index)
         _refuse_everything(rules, everything)
-        done = {name: _may_set(lake, standing, name, rule, reason) for name, rule in rules.items()}
-        for name, rule in rules.items():
-            if done[name] != "unchanged":
-                _append(lake, Ruled(name, rule, reason), actor)
+        known = {row.name: row.rule for row in standing.rules}
+        done = {
+            name: _may_set(lake, standing, known.get(name), name, rule, reason)
+            for name, rule in rules.items()
+        }
+        said = {name: rule for name, rule in rules.items() if done[name] != "unchanged"}
+        if len(said) == 1:
+            _append(lake, Ruled(*said.popitem(), reason), actor)
+        elif said:
+            _append(lake, Scheduled(said, reason), actor)
         after = Standing(lake.index)
         names = [row.name for row in lake.datasets()]
         remarks = overlaps(after, rules, names) + _for_all(rules, names)
@@ -104,14 +111,15 @@ def _refuse_everything(rules: Mapping[str, Rule], everything: Sequence[str]) -> 
             )
 
 
-def _may_set(lake: Lake, standing: Standing, name: str, rule: Rule, reason: str) -> str:
+def _may_set(
+    lake: Lake, standing: Standing, old: Rule | None, name: str, rule: Rule, reason: str
+) -> str:
     """`new`, `changed` or `unchanged`; raises where the change is refused."""
-    old = standing.rule(name)
     if old is None:
         return "new"
-    if old.rule == rule:
+    if old == rule:
         return "unchanged"
-    _may_change(lake, standing, name, old.rule, rule, reason)
+    _may_change(lake, standing, name, old, rule, reason)
     return "changed"
 
 

@@ -24,14 +24,13 @@ from typing import Any, NamedTuple, TypeVar
 
 from dtafs.core.names import nearest
 from dtafs.core.periods import parse_period
-from dtafs.core.record_checks import check_rule
+from dtafs.core.record_checks import RULES_MAX, check_rule
 from dtafs.core.records import GOVERNANCE, Cutoff, Rule
 from dtafs.errors import UsageError, from_os_error
 
 T = TypeVar("T")
 
 SCHEDULE_LIMIT_BYTES = 16 * 1024 * 1024
-RULES_MAX = 100_000
 _KEYS: dict[str, type] = {
     "from": str,
     "period": str,

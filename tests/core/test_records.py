@@ -25,6 +25,7 @@ from dtafs.core.records import (
     Released,
     Rule,
     Ruled,
+    Scheduled,
     Scope,
     Survivor,
     VersionRef,
@@ -43,6 +44,7 @@ TIME = "2024-07-04T12:00:00.000000000Z"
 BODIES: list[Body] = [
     Ruled("seven", RULE, "the schedule says so"),
     Ruled("seven", None, "a mistake"),
+    Scheduled({"seven": RULE, "more": RULE}, "the schedule says so"),
     Held("case-1", "J. Doe", "Doe v. Roe", "subpoena", Scope("WF-*", (1, 2), ("raw",), TIME), True),
     Released("case-1", "J. Doe", "settled"),
     Event("closed", "WF-2024", TIME, 2),
@@ -140,6 +142,9 @@ def test_holds_that_cannot_be(scope: Scope, why: str) -> None:
     ("kind", "body"),
     [
         ("ruled", {}),
+        ("scheduled", {"rules": {}}),
+        ("scheduled", {"rules": {"x": None}}),
+        ("scheduled", {"rules": {"x": {}}, "reason": ""}),
         ("ruled", {"name": "x", "rule": {}, "reason": ""}),
         ("ruled", {"name": "x", "rule": None, "more": 1}),
         ("held", {"name": "x"}),

@@ -1,4 +1,4 @@
-"""The scenario of retention: a rule, a hold, a second rule; what was promised decides, nothing else does."""
+"""The scenario of retention: a rule, a hold, a schedule; what was promised decides, nothing else does."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.support.small_lakes import ACTOR
 
 
 def act(path: Path, scratch: Path, reached: Callable[[str], None]) -> None:
-    """Make two rules, and place and release a hold."""
+    """Make a rule, and two more at once, and place and release a hold."""
     with Lake.open(path) as lake:
         set_rules(lake, ACTOR, {"always": ALWAYS})
         reached("always")
         place_hold(lake, ACTOR, msgspec.structs.replace(HELD, scope=Scope()))
         reached("held")
-        set_rules(lake, ACTOR, {"seven": SEVEN})
+        set_rules(lake, ACTOR, {"seven": SEVEN, "eight": SEVEN})
         reached("seven")
         release_hold(lake, ACTOR, "case", "settled", "ann")
         reached("released")
@@ -34,6 +34,7 @@ def verify(lake: Lake, reached: tuple[str, ...]) -> None:
     rules, holds = {row.name for row in standing.rules}, [row.name for row in standing.holds]
     for name in ("always", "seven"):
         assert name in rules or name not in reached
+    assert ("seven" in rules) == ("eight" in rules), "half of a schedule is in force"
     assert holds == ["case"] or "held" not in reached or "seven" in reached
     assert not holds or "released" not in reached
     set_rules(lake, ACTOR, {"seven": SEVEN, "after": SEVEN})

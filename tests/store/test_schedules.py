@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from dtafs.core.names import LAKE_LOG
+from dtafs.core.records import Cutoff, Ruled, Scheduled
 from dtafs.errors import DtafsError, NotFoundError, UsageError
+from dtafs.store.catalog import Catalog
+from dtafs.store.check import check
+from dtafs.store.lake import Lake
+from dtafs.store.record_texts import describe_record
+from dtafs.store.reindex import reindex
+from dtafs.store.retention_changes import set_rules
+from dtafs.store.retention_facts import Standing
 from dtafs.store.schedules import load_schedule
 from tests.support.programs import ROOT
+from tests.support.records import ALWAYS, SEVEN, record
+from tests.support.small_lakes import ACTOR
 
 WHOLE = """
 reason = "2026"
@@ -99,3 +113,37 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     for name in ("deep", "bytes"):
         with pytest.raises(UsageError, match="is not TOML"):
             load_schedule(tmp_path / name)
+
+
+def test_a_schedule_is_one_entry(lake: Lake) -> None:
+    """All of its rules are in force, or none: half of it might dispose of what the other half keeps."""
+    lake.create_dataset("D", ACTOR)
+    set_rules(lake, ACTOR, {"always": ALWAYS})
+    rules = {f"rule {i}": msgspec.structs.replace(SEVEN, authority=f"item {i}") for i in range(300)}
+    assert set(set_rules(lake, ACTOR, rules)["rules"].values()) == {"new"}
+    own = lake.index.own()
+    assert own is not None and own.sequence == 2
+    rows = {row.name: row for row in Standing(lake.index).rules}
+    assert rows["rule 7"].rule.authority == "item 7" and rows["rule 7"].sequence == 2
+    assert len(rows) == 301
+    text = describe_record(lake.log.read(LAKE_LOG, 2).entry)
+    assert text == "schedule of 300 rules: rule 0, rule 1, rule 10, rule 100, rule 101 and 295 more"
+    states = set_rules(lake, ACTOR, {**rules, "more": SEVEN})["rules"]
+    assert states["more"] == "new" and states["rule 0"] == "unchanged"
+    assert lake.log.read(LAKE_LOG, 3).entry.kind == "ruled", "one rule is no schedule"
+    assert reindex(lake)["changed"] == 0
+
+
+def test_of_a_schedule_that_may_not_be_the_rest_counts(lake: Lake) -> None:
+    """Written by whoever has the key; the check names what has no effect."""
+    record(lake, Ruled("always", ALWAYS))
+    shorter = msgspec.structs.replace(ALWAYS, cutoff=Cutoff("committed", "1d"))
+    record(lake, Scheduled({"always": shorter, "seven": SEVEN}))
+    rows = {row.name: row.rule for row in Standing(lake.index).rules}
+    assert rows == {"always": ALWAYS, "seven": SEVEN}
+    (finding,) = check(lake)
+    assert "rule 'always' is in compliance mode" in finding.message
+    path = Catalog(lake).snapshot()[0]
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+        found = db.execute("SELECT name, period, until FROM rules ORDER BY name").fetchall()
+    assert found == [("always", "7y", None), ("seven", "7y", None)]
