@@ -12,6 +12,7 @@ from dtafs.fs.attributes import Owner
 from dtafs.fs.drafts import Drafts
 from dtafs.fs.far import FarReads
 from dtafs.fs.gate import Gates
+from dtafs.fs.handover import Handover, Store
 from dtafs.fs.inodes import VIEW_BASE, NumberTable
 from dtafs.fs.namespace import Namespace
 from dtafs.fs.nodes import NodeReader
@@ -43,8 +44,10 @@ def build_namespace(
     sources: Sources,
     actions: Actions | None,
     on_quiet: Callable[[str, int], None],
+    store: Store | None = None,
 ) -> Namespace:
-    """The namespace of a lake, on this event loop; `actions` is None for a read-only mount.
+    """The namespace of a lake, on this event loop; `actions` is None for a read-only mount, `store`
+    where no kernel is to be given what it has not asked for.
 
     From now on staging fetches its nodes as the event loop must: from memory, or not at all.
     """
@@ -63,7 +66,8 @@ def build_namespace(
         return row
 
     pool = ReadAheadPool(nodes, far, nursery)
-    sealed = SealedArea(lake, nodes, pool, version_of, directory_of)
+    handover = Handover(lake.objects, store)
+    sealed = SealedArea(lake, nodes, pool, handover, version_of, directory_of)
     staged = None
     if actions is not None:
         lake.area.fetch = nodes.fetch

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 
 import trio
@@ -51,9 +52,12 @@ class SealedReader(OpenFile):
 
     keep_cache = True
 
-    def __init__(self, content: Content, pool: ReadAheadPool) -> None:
+    def __init__(
+        self, content: Content, pool: ReadAheadPool, on_release: Callable[[], None] = lambda: None
+    ) -> None:
         self._content = content
         self._pool = pool
+        self._on_release = on_release
         self._expected = 0
         self._streak = 0
         self._windows: deque[_Window] = deque()
@@ -74,6 +78,7 @@ class SealedReader(OpenFile):
     async def release(self) -> None:
         self._released = True
         self._drop()
+        self._on_release()
 
     async def _fetch(self, offset: int, size: int) -> bytes | memoryview:
         reader = self._pool.reader

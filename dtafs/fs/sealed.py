@@ -18,6 +18,7 @@ from dtafs.core.values import Entry, Kind
 from dtafs.errors import DtafsError
 from dtafs.fs.area import Area, Caller, Emit, OpenDirectory, OpenFile, refuse
 from dtafs.fs.attributes import MOVING_TIMEOUT_S, Attributes, sealed_attributes
+from dtafs.fs.handover import Handover
 from dtafs.fs.inodes import SEALED_BASE, group_number, sealed_number, split_sealed
 from dtafs.fs.nodes import NodeReader
 from dtafs.fs.readahead import ReadAheadPool, SealedReader
@@ -74,6 +75,7 @@ class SealedArea(Area):
         lake: Lake,
         nodes: NodeReader,
         pool: ReadAheadPool,
+        handover: Handover,
         version_of: Callable[[int], VersionRow],
         directory_of: Callable[[str], int],
     ) -> None:
@@ -81,6 +83,7 @@ class SealedArea(Area):
         self._nodes = nodes
         self._retained = Retained(lake, nodes.limiter)
         self._pool = pool
+        self._handover = handover
         self._version_of = version_of
         self._directory_of = directory_of
         self._versions: OrderedDict[int, Version] = OrderedDict()
@@ -146,7 +149,8 @@ class SealedArea(Area):
         if place.entry.kind != Kind.FILE:
             refuse(errno.ENXIO)
         await self._pool.far.opened(place.entry.content, not flags & os.O_NONBLOCK)
-        return SealedReader(place.entry.content, self._pool)
+        on_release = self._handover.opened(ino, place.entry.content)
+        return SealedReader(place.entry.content, self._pool, on_release)
 
     async def open_directory(self, ino: int) -> OpenDirectory:
         version, place = await self._nodes.run(self._find, ino)

@@ -235,7 +235,15 @@ class _Daemon:
         sources = StatusSources(lake, self._options.mountpoint, changes)
         offer = self._sealer.offer if changes is not None else _ignore
         namespace = build_namespace(
-            lake, nursery, directories, gates, drafts, sources, changes, offer
+            lake,
+            nursery,
+            directories,
+            gates,
+            drafts,
+            sources,
+            changes,
+            offer,
+            store=pyfuse3.notify_store,
         )
         return Operations(namespace, lake.path, SEALED_TIMEOUT_S)
 

@@ -158,3 +158,19 @@ def test_a_sealed_file_can_be_locked(version: Path) -> None:
                 actor.do(acts.lock, how, fcntl.LOCK_SH)
         with pytest.raises(BlockingIOError):
             two.do(acts.lock, "flock", fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_small_file_comes_with_the_answer_to_open(served: Mount, version: Path) -> None:
+    """Once one of its neighbours was read, so that the daemon has their bytes in memory."""
+    names = sorted({*NAMES} - {"f3"})
+    with acting() as actor:
+        actor.do(acts.enter, str(version), "/")
+        assert actor.do(acts.get, "f3") == "f3"
+        for name in names:
+            actor.do(acts.keep_open, name)
+            os.kill(served.pid, signal.SIGSTOP)
+            try:
+                actor.begin(acts.read_kept)
+                assert answer(actor) == name.encode()
+            finally:
+                os.kill(served.pid, signal.SIGCONT)
