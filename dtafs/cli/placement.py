@@ -12,7 +12,7 @@ import click
 from dtafs.cli.base import Call, Failed, standard
 from dtafs.cli.words import size_text
 from dtafs.core.quantities import counted
-from dtafs.errors import StorageError
+from dtafs.errors import RecallError, StorageError, UsageError
 
 WHAT = "WHAT…"
 SHOWN_MAX = 20
@@ -33,11 +33,24 @@ def _in_mount(text: str) -> str | None:
     path = Path(os.path.realpath(text))
     for mount in mounts():
         if path.is_relative_to(mount.mountpoint):
-            parts = path.relative_to(mount.mountpoint).parts
-            if len(parts) >= 2:
-                return f"{parts[0]}:{parts[1]}" + "".join(f"/{part}" for part in parts[2:])
-            return parts[0] if parts else None
+            return _named_by(text, path.relative_to(mount.mountpoint).parts)
     return None
+
+
+def _named_by(text: str, parts: tuple[str, ...]) -> str:
+    """What the parts of a path below a mount name; UsageError for what lies in no pack."""
+    if not parts or parts[0].startswith("."):
+        raise UsageError(
+            f"{text} is no dataset: name one, such as {text}/DATASET or DATASET:latest"
+        )
+    if parts[1:2] == ("staging",):
+        raise UsageError(
+            f"{text} is in staging, which stays on this disk: name a version of {parts[0]}"
+        )
+    if len(parts) == 1:
+        return parts[0]
+    mark = "" if parts[1].startswith("@") else ":"
+    return f"{parts[0]}{mark}{parts[1]}" + "".join(f"/{part}" for part in parts[2:])
 
 
 @click.command()
@@ -54,7 +67,8 @@ def move(call: Call, what: tuple[str, ...], tier: str) -> None:
     if facts.get("left") and tier != "hot":
         reason = next(iter(facts["left"].values()))
         number = counted(len(facts["left"]), "pack")
-        raise Failed(StorageError(f"{number} could not be moved: {reason}"), facts)
+        kind = RecallError if facts["must_recall"] else StorageError
+        raise Failed(kind(f"{number} could not be moved: {reason}"), facts)
     moved = f"{counted(facts['packs'], 'pack')}, {size_text(facts['size_bytes'])} moved"
     call.answer(facts, [f"{moved} to {tier}"])
 

@@ -173,7 +173,7 @@ def _tier_lines(facts: dict[str, Any]) -> Iterator[str]:
         ]
     else:
         pairs.append(("Tried out", "never: dtafsctl tier list --probe"))
-    yield from fields([*pairs, ("Requests", requests_text(facts["counters"]))])
+    yield from fields([*pairs, ("Traffic", requests_text(facts["counters"]))])
 
 
 CONDITIONAL = {

@@ -163,10 +163,9 @@ def mirror_text(facts: dict[str, Any]) -> str:
 
 
 def requests_text(counters: dict[str, int]) -> str:
-    """`12, 3 MiB sent, 1 MiB received; 2 asked again`."""
+    """`12 requests, 3 MiB sent, 1 MiB received; 2 asked again`."""
     sent, received = counters.get("bytes_put", 0), counters.get("bytes_read", 0)
-    text = (
-        f"{counters.get('requests', 0):,}, {size_text(sent)} sent, {size_text(received)} received"
-    )
+    requests = counted(counters.get("requests", 0), "request")
+    text = f"{requests}, {size_text(sent)} sent, {size_text(received)} received"
     troubles = [f"{counters[key]:,} {word}" for key, word in TROUBLES.items() if counters.get(key)]
     return "; ".join([text, ", ".join(troubles)]) if troubles else text

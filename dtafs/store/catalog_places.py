@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -145,7 +146,8 @@ class HostTables:
             return
         for pin in found:
             ver = version_name(pin.version) if pin.version else None
-            yield pin.dataset, ver, pin.path or None, pin.user, _sql_time(pin.time)
+            path = os.fsencode(pin.path).decode(errors="backslashreplace")  # SQLite's text is UTF-8
+            yield pin.dataset, ver, path or None, pin.user, _sql_time(pin.time)
 
 
 def _time(time_ns: int) -> str | None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from dtafs.core.values import Kind
 from dtafs.store.lake import Lake
 from tests.cli.conftest import Commands
 from tests.support.mounts import Mount
 from tests.support.programs import ctl
+from tests.support.small_lakes import Item
 from tests.support.tiered import DATASET, add_tiers, configure, fill, random_tree
 
 TREE = random_tree(1)
@@ -112,6 +117,44 @@ def test_a_path_of_a_mount(lake_path: Path, mount: Callable[..., Mount]) -> None
     run("tier", "move", mounted / DATASET / "v1", "--to", "warm")
     facts = run.json("tier", "plan-read", mounted / DATASET / "latest" / "file 2")
     assert [place["tier"] for place in facts["places"]] == ["warm"]
+
+
+def test_paths_that_are_not_utf8(lake_path: Path, mount: Callable[..., Mount]) -> None:
+    """They are planned, pinned, shown in the catalog, and moved, without a mount and with one."""
+    add_tiers(lake_path)
+    name = b"a b\xff\xfe"
+    with Lake.open(lake_path) as lake:
+        fill(lake, lake_path.parent / "scratch", {name: Item(Kind.FILE, 0o644, b"content")})
+    run, path = Commands(lake_path), f"{DATASET}:v1/{os.fsdecode(name)}"
+    assert run("tier", "plan-read", path) == "hot: 1 pack, here\n"
+    assert "a b" in run("tier", "pin", path)
+    assert [pin["path"] for pin in run.json("tier", "pin")["pins"]] == [os.fsdecode(name)]
+    mounted = mount(lake_path)
+    shown = mounted / DATASET / "v1" / os.fsdecode(name)
+    assert run("tier", "plan-read", shown) == "hot: 1 pack, here\n"
+    assert b"pinned already" in ctl(lake_path, "tier", "pin", shown, exit_code=4).stderr
+    with contextlib.closing(sqlite3.connect(mounted / ".dtafs/catalog.sqlite")) as db:
+        assert db.execute("SELECT path FROM pins").fetchall() == [("a b\\xff\\xfe",)]
+    assert run("tier", "pin", shown, "--remove") == "Nothing is pinned\n"
+
+
+def test_a_path_that_no_pack_has(lake_path: Path, mount: Callable[..., Mount]) -> None:
+    with Lake.open(lake_path) as lake:
+        fill(lake, lake_path.parent / "scratch", TREE)
+    mounted = mount(lake_path)
+    run = Commands(lake_path)
+    staged = run.fails(2, "tier", "plan-read", mounted / DATASET / "staging" / "file 0")
+    assert "is in staging, which stays on this disk: name a version" in staged
+    assert "is no dataset: name one" in run.fails(2, "tier", "plan-read", mounted.mountpoint)
+    assert "is no dataset" in run.fails(2, "tier", "plan-read", mounted / ".dtafs" / "status")
+    then = mounted / DATASET / "@2100-01-01T00:00Z" / "file 0"
+    assert run("tier", "plan-read", then) == "hot: 1 pack, here\n"
+
+
+def test_a_move_from_an_archive_says_that_it_must_be_recalled(tiered_ctl: Commands) -> None:
+    tiered_ctl("tier", "move", DATASET, "--to", "cold")
+    said = tiered_ctl.fails(7, "tier", "move", DATASET, "--to", "warm")
+    assert "must be recalled first: dtafsctl tier recall DATASET:V/PATH" in said
 
 
 def test_the_daemon_does_what_the_policy_says(lake_path: Path, mount: Callable[..., Mount]) -> None:

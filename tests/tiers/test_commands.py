@@ -127,13 +127,26 @@ def test_a_table_that_names_the_bucket_of_another_lake(
         (("warm", "file:///no/such/place"), 3, "/no/such is not there"),
         (("warm", "file:///tmp/x", "--region", "r"), 2, "a directory has no region"),
         (("warm", "s3://bucket", "--endpoint", "127.0.0.1"), 2, "is no endpoint"),
+        (("warm", "s3://KEY:SECRET@bucket/x"), 2, "credentials have no place in a tier's URL"),
+        (("warm", "s3://bucket", "--endpoint", "http://KEY:SECRET@h"), 2, "have no place in a"),
+        (("cold", "s3://bucket", "--storage-class", "GLACIR"), 2, "did you mean 'GLACIER'"),
     ],
 )
 def test_arguments_that_are_wrong(
     lake_path: Path, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     facts = ctl_json(lake_path, "tier", "add", *arguments, exit_code=code)
-    assert said in facts["error"]["message"]
+    assert said in facts["error"]["message"] and "SECRET" not in facts["error"]["message"]
+
+
+def test_what_a_table_says_is_not_silently_kept(lake_path: Path, tmp_path: Path) -> None:
+    where = f"file://{tmp_path}/tape"
+    ctl(lake_path, "tier", "add", "tape", where)
+    facts = ctl_json(
+        lake_path, "tier", "add", "tape", where, "--storage-class", "TAPE", exit_code=4
+    )
+    assert "with storage_class = None, not 'TAPE'" in facts["error"]["message"]
+    ctl(lake_path, "tier", "add", "tape", where)
 
 
 def test_with_a_daemon(

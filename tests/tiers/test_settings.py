@@ -35,7 +35,7 @@ def test_a_url(url: str, address: Address) -> None:
     "url",
     [
         *("", "s3://", "s3:///x", "s3://b", "s3://bucket/../x", "s3://bucket/a//b", "file://srv"),
-        *("file:///", "/srv/tape", "http://bucket", "s3://user:secret@bucket/x"),
+        *("file:///", "/srv/tape", "http://bucket"),
     ],
 )
 def test_what_is_no_url(url: str) -> None:
@@ -75,7 +75,10 @@ def test_a_table_that_is_written_inline_is_left_to_its_author() -> None:
         ("[tiers.'W arm']\nurl = 's3://bucket/a'", "no name for a tier"),
         ("[tiers.warm]\n", "no place for a tier"),
         ("[tiers.warm]\nurl = 's3://bucket/a'\nendpoint = 'h:1'", "is no endpoint"),
-        ("[tiers.warm]\nurl = 's3://bucket/a'\nendpoint = 'http://u:p@h:1'", "is no endpoint"),
+        (
+            "[tiers.warm]\nurl = 's3://bucket/a'\nendpoint = 'http://u:p@h:1'",
+            "credentials have no place",
+        ),
         ("[tiers.warm]\nurl = 's3://bucket/a'\nrecall_priority = 'Fast'", "recall_priority"),
         ("[tiers.warm]\nurl = 's3://bucket/a'\ntimeout_s = 0.0", "timeout_s"),
         ("tiers = 3", "tiers"),
@@ -103,6 +106,14 @@ def test_two_tiers_with_one_place(tmp_path: Path, one: str, other: str) -> None:
     path.write_text(f"[tiers.warm]\nurl = '{one}'\n[tiers.cold]\nurl = '{other}'\n")
     with pytest.raises(ConflictError, match="warm and cold have one place"):
         load_config(path)
+
+
+def test_a_url_with_credentials_is_not_repeated(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[tiers.warm]\nurl = "s3://KEY:SECRET@bucket/x"\n')
+    with pytest.raises(UsageError, match="credentials have no place") as caught:
+        load_config(config)
+    assert "SECRET" not in str(caught.value)
 
 
 def test_neighbours_are_two_places(tmp_path: Path) -> None:

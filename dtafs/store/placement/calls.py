@@ -41,6 +41,7 @@ def tier_move(lake: Lake, what: Sequence[str], tier: str, report: Report | None)
         "packs": moved.packs,
         "size_bytes": moved.size_bytes,
         "left": {pack.hex(): why for pack, why in moved.left.items()},
+        "must_recall": moved.must_recall,
     }
 
 

@@ -30,6 +30,7 @@ from dtafs.errors import (
     DtafsError,
     IntegrityError,
     NotFoundError,
+    RecallError,
     RefusedError,
     StorageError,
 )
@@ -336,6 +337,8 @@ class Moved(NamedTuple):
     size_bytes: int
     left: dict[bytes, str]
     """Packs that stay where they were, and why."""
+    must_recall: bool
+    """All that keeps them there is that they lie in an archive."""
 
 
 def move_packs(
@@ -351,7 +354,7 @@ def move_packs(
     """
     if tier_name != HOT:
         lake.tier(tier_name)
-    count = size_bytes = 0
+    count = size_bytes = archived = 0
     left: dict[bytes, str] = {}
     trouble: DtafsError | None = None
     for done, pack in enumerate(packs, 1):
@@ -363,9 +366,10 @@ def move_packs(
             count += 1
         except DtafsError as error:
             left[pack] = str(error)
+            archived += isinstance(error, RecallError)
             trouble = lake.tiers.trouble(tier_name) if tier_name != HOT else None
         tell(done, size_bytes)
-    return Moved(count, size_bytes, left)
+    return Moved(count, size_bytes, left, bool(left) and archived == len(left))
 
 
 def only_copies(lake: Lake, tier_name: str) -> tuple[int, int]:

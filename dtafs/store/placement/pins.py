@@ -7,6 +7,7 @@ cannot be found out again: a damaged file is an error, and is never written over
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -28,7 +29,7 @@ class Pin(Struct, frozen=True, order=True):
     version: int = 0
     """0 for all of the dataset."""
     path: str = ""
-    """Below the version's top directory; empty for all of it."""
+    """Below the top directory, with surrogate escapes for what is not UTF-8; empty for all of it."""
     user: str = ""
     time: str = ""
 
@@ -51,10 +52,11 @@ def read_pins(lake: Path) -> list[Pin]:
     """The pins of a lake, sorted; IntegrityError when they cannot be read."""
     path = lake / FOLDER / FILE
     try:
-        return sorted(msgspec.json.decode(read_file(path, LIMIT_BYTES), type=list[Pin]))
+        # Python's own JSON has names that are not UTF-8 as surrogate escapes; msgspec's has none.
+        return sorted(msgspec.convert(json.loads(read_file(path, LIMIT_BYTES)), list[Pin]))
     except NotFoundError:
         return []
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise IntegrityError(
             f"{path} is damaged ({error}), so nothing leaves the hot disk; delete it and pin again"
         ) from None
@@ -79,5 +81,5 @@ def change_pins(
         made = msgspec.structs.replace(wanted, user=user, time=format_time(now_ns))
         pins = sorted([*others, made])
     disk.make_directory(lake / FOLDER)
-    disk.replace(lake / FOLDER / FILE, msgspec.json.encode(pins))
+    disk.replace(lake / FOLDER / FILE, json.dumps(msgspec.to_builtins(pins)).encode())
     return pins

@@ -17,6 +17,7 @@ from dtafs.core.format import pack_key
 from dtafs.core.names import format_time
 from dtafs.core.quantities import counted
 from dtafs.errors import (
+    ConflictError,
     DtafsError,
     IntegrityError,
     NotFoundError,
@@ -35,6 +36,8 @@ from dtafs.store.tiers.mirror import forget_mirrored, mirror_facts
 from dtafs.store.tiers.opening import SUPERBLOCK_KEY, lake_in, open_tier
 from dtafs.store.tiers.patience import SHORT
 from dtafs.store.tiers.settings import (
+    COLD,
+    COLD_CLASS,
     check_tier_name,
     config_text,
     parse_url,
@@ -110,6 +113,7 @@ def attach(lake: Lake, name: str, settings: TierSettings) -> dict[str, Any]:
     if not settings.url and listed is None:
         raise UsageError(f"where is tier {name}? dtafsctl tier add {name} s3://BUCKET/PREFIX")
     if listed is not None and settings.url in ("", listed.url):
+        _require_same(name, settings, listed)
         settings, changed = listed, None
     else:
         filled = settled(name, settings, lake.tiers.environment)
@@ -127,6 +131,18 @@ def attach(lake: Lake, name: str, settings: TierSettings) -> dict[str, Any]:
     lake.tiers.renew(load_config(lake.path / "config.toml").tiers, lake.disk)
     missing = _forget_copies(lake, name) if is_new else 0
     return {**tier_facts(lake, name), "missing_packs": missing}
+
+
+def _require_same(name: str, said: TierSettings, listed: TierSettings) -> None:
+    """ConflictError where a table has something else than what is said besides the URL."""
+    cold = COLD_CLASS.values() if name == COLD else ()
+    for key in ("endpoint", "profile", "storage_class", "mirror_content"):
+        value, known = getattr(said, key), getattr(listed, key)
+        if value and value != known and not (key == "storage_class" and value in cold):
+            raise ConflictError(
+                f"tier {name} is in config.toml already, with {key} = {known!r}, not {value!r}: "
+                "change it there, then dtafsctl tier add " + name
+            )
 
 
 def _forget_copies(lake: Lake, name: str) -> int:

@@ -15,6 +15,12 @@ from typing import NamedTuple
 
 from dtafs.errors import RefusedError, from_os_error
 
+WITH_CREDENTIALS = (
+    "credentials have no place in a {}: others may have seen them, so change them, and put the new ones "
+    "where they are looked for (README, Tiers)"
+)
+"""Says so without repeating them."""
+
 
 class Credentials(NamedTuple):
     """A key pair, and a session token or "". Shown nowhere: `repr` hides what is secret."""

@@ -104,9 +104,12 @@ def _conditional(tier: S3Tier, there: str, absent: str) -> str:
 
 def _archive(tier: S3Tier, key: str) -> str:
     """What a storage class means here."""
+    if (
+        tier.storage_class is not None
+    ):  # a store that knows no such class says so now, not at the first move
+        tier.bucket.put(key, b"archived", create=False, storage_class=tier.storage_class)
     if tier.storage_class not in ARCHIVES:
         return "none"
-    tier.bucket.put(key, b"archived", create=False, storage_class=tier.storage_class)
     try:
         tier.bucket.get(key, 0, None)
     except RecallError:

@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from dtafs.core.names import suggest
 from dtafs.errors import ConflictError, NotFoundError, UsageError
 from dtafs.store.config import TierSettings, parse_config, read_config
 from dtafs.store.durable import Disk
-from dtafs.store.tiers.credentials import AwsFiles
+from dtafs.store.tiers.credentials import WITH_CREDENTIALS, AwsFiles
 
 HOT = "hot"
 PRIORITIES = ("Standard", "Bulk", "Expedited")
@@ -27,6 +28,18 @@ its name, is read at once.)"""
 COLD = "cold"
 COLD_CLASS = {"s3": "GLACIER", "file": "TAPE"}
 """What a tier that is called cold is, unless it is said: an archive."""
+
+CLASSES = (
+    "STANDARD",
+    "STANDARD_IA",
+    "ONEZONE_IA",
+    "INTELLIGENT_TIERING",
+    "GLACIER_IR",
+    "REDUCED_REDUNDANCY",
+    "EXPRESS_ONEZONE",
+    *ARCHIVES,
+)
+"""Those of S3; a store may have others."""
 
 REGION = "us-east-1"
 ORDER = ("url", "endpoint", "region", "profile", "storage_class", "mirror_content")
@@ -43,6 +56,8 @@ class Address(NamedTuple):
 def parse_url(url: str) -> Address:
     """The parts of a URL; UsageError unless it is `s3://BUCKET[/PREFIX]` or `file:///DIRECTORY`."""
     scheme, _, rest = url.partition("://")
+    if "@" in rest.partition("/")[0]:
+        raise UsageError(WITH_CREDENTIALS.format("tier's URL"))
     if scheme == "s3":
         bucket, _, prefix = rest.partition("/")
         prefix = prefix.strip("/")
@@ -80,6 +95,9 @@ def check_tiers(path: Path, tiers: Mapping[str, TierSettings]) -> None:
                     f"{path}: the tiers {other} and {name} have one place, {settings.url}: give each its own"
                 )
         places[name] = place
+        known = settings.storage_class
+        if known is not None and known not in CLASSES and (near := suggest(known, CLASSES)):
+            raise UsageError(f"{path}: [tiers.{name}]: there is no storage class {known}{near}")
         if settings.recall_priority not in PRIORITIES:
             raise UsageError(
                 f"{path}: [tiers.{name}]: recall_priority is one of {', '.join(PRIORITIES)}"

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from dtafs.errors import UsageError
-from dtafs.store.tiers.credentials import Credentials
+from dtafs.store.tiers.credentials import WITH_CREDENTIALS, Credentials
 from dtafs.store.tiers.patience import Passing
 
 BODY_LIMIT_BYTES = 64 * 1024
@@ -48,7 +48,9 @@ def check_endpoint(endpoint: str) -> str:
         whole = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) > 0
     except ValueError:
         whole = False
-    if not whole or parts.query or parts.fragment or parts.username or parts.path not in ("", "/"):
+    if "@" in parts.netloc:
+        raise UsageError(WITH_CREDENTIALS.format("endpoint's URL"))
+    if not whole or parts.query or parts.fragment or parts.path not in ("", "/"):
         raise UsageError(f"{endpoint!r} is no endpoint: write http://HOST:PORT or https://HOST")
     return endpoint.rstrip("/")
 
