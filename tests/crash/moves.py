@@ -14,6 +14,7 @@ from dtafs.store.placement.stubs import doomed_packs, stubbed_packs, tiers_of
 from dtafs.store.session import Session
 from tests.support.small_lakes import ACTOR, commit, put_tree, tree_of_seed
 
+DATASET = "WF-2024-07"
 TIERS = ("near", "second")
 PLACE = "tiers"
 
@@ -23,24 +24,25 @@ def content_packs(lake: Lake) -> list[bytes]:
     return [pack for pack, row in lake.index.packs() if row.kind == PackKind.CONTENT]
 
 
-def settle(path: Path) -> None:
-    """Let the configuration of a lake with tiers name the directory that the lake is in now."""
-    if (path / PLACE).is_dir():
-        tables = [f'[tiers.{name}]\nurl = "file://{path}/{PLACE}/{name}"\n' for name in TIERS]
-        (path / "config.toml").write_text("".join(tables))
+def add_tiers(path: Path, *names: str, more: str = "") -> None:
+    """Give a lake empty tiers in its own directory; `more` goes into the table of each."""
+    tables = []
+    for name in names:
+        place = path / PLACE / name
+        place.mkdir(parents=True)
+        shutil.copy(path / "lake.json", place)
+        tables.append(f'[tiers.{name}]\nurl = "file://{place}"\n{more}')
+    (path / "config.toml").write_text("".join(tables))
 
 
 def hot(path: Path, scratch: Path) -> None:
     """Two versions, all of it hot, and two empty tiers."""
     with Lake.create(path) as lake:
-        lake.create_dataset("WF-2024-07", ACTOR, ("raw",))
+        lake.create_dataset(DATASET, ACTOR, ("raw",))
         for seed in (1, 2):
-            put_tree(lake, "WF-2024-07", tree_of_seed(seed), scratch)
-            commit(lake, "WF-2024-07", str(seed))
-    for name in TIERS:
-        (path / PLACE / name).mkdir(parents=True)
-        shutil.copy(path / "lake.json", path / PLACE / name)
-    settle(path)
+            put_tree(lake, DATASET, tree_of_seed(seed), scratch)
+            commit(lake, DATASET, str(seed))
+    add_tiers(path, *TIERS)
 
 
 def away(path: Path, scratch: Path) -> None:
@@ -50,7 +52,14 @@ def away(path: Path, scratch: Path) -> None:
         assert not move_packs(lake, content_packs(lake), "near").left
 
 
-def with_garbage(path: Path, scratch: Path) -> None:
+def send_away(path: Path) -> None:
+    """Move all content of a lake without tiers to one."""
+    add_tiers(path, *TIERS)
+    with Lake.open(path) as lake:
+        assert not move_packs(lake, content_packs(lake), "near").left
+
+
+def garbage(path: Path, scratch: Path) -> None:
     """The same, with packs in the tier that nothing needs, one of them named by the log."""
     hot(path, scratch)
     with Lake.open(path) as lake:
@@ -96,27 +105,39 @@ def collect(path: Path, scratch: Path, reached: Callable[[str], None]) -> None:
         reached("collected")
 
 
-def verify(name: str, lake: Lake, reached: tuple[str, ...]) -> None:
-    """What was promised holds, and what was interrupted can be finished."""
+# What was promised holds, and what was interrupted can be finished
+
+
+def finish_move(lake: Lake, reached: tuple[str, ...]) -> None:
     packs = content_packs(lake)
-    if name == "move":
-        assert "moved" not in reached or not any(map(lake.placed.is_hot, packs))
-        assert not move_packs(lake, packs, "near").left
-        assert all(tiers_of(lake.path, pack).keys() == {"near"} for pack in packs)
-    elif name == "recall":
-        assert lake.recalls is not None
-        if "asked" in reached:
-            while lake.recalls.step():
-                continue
-        lake.recalls.ask(packs)
+    assert "moved" not in reached or not any(map(lake.placed.is_hot, packs))
+    assert not move_packs(lake, packs, "near").left
+    assert all(tiers_of(lake.path, pack).keys() == {"near"} for pack in packs)
+
+
+def finish_recall(lake: Lake, reached: tuple[str, ...]) -> None:
+    packs = content_packs(lake)
+    assert lake.recalls is not None
+    if "asked" in reached:
         while lake.recalls.step():
             continue
         assert all(map(lake.placed.is_hot, packs))
-    elif name == "move on":
-        assert not move_packs(lake, packs, "second").left
-        assert all("second" in tiers_of(lake.path, pack) for pack in packs)
-    else:
-        Session(lake, ACTOR).collect(grace_s=0)
-        assert not doomed_packs(lake.path)
-        there = {bytes.fromhex(p.name) for p in (lake.path / PLACE / "near/packs").glob("*/*")}
-        assert there == set(stubbed_packs(lake.path)) <= set(packs)
+    lake.recalls.ask(packs)
+    while lake.recalls.step():
+        continue
+    assert all(map(lake.placed.is_hot, packs))
+
+
+def finish_move_on(lake: Lake, _reached: tuple[str, ...]) -> None:
+    packs = content_packs(lake)
+    assert not move_packs(lake, packs, "second").left
+    assert all("second" in tiers_of(lake.path, pack) for pack in packs)
+
+
+def collect_again(lake: Lake, reached: tuple[str, ...]) -> None:
+    """Nothing stays in the tier that no stub tells of."""
+    facts = Session(lake, ACTOR).collect(grace_s=0)
+    assert "collected" not in reached or not facts["packs"], facts
+    assert not doomed_packs(lake.path)
+    there = {bytes.fromhex(p.name) for p in (lake.path / PLACE / "near/packs").glob("*/*")}
+    assert there == set(stubbed_packs(lake.path)) <= set(content_packs(lake))

@@ -70,3 +70,9 @@ def act(path: Path, scratch: Path, reached: Callable[[str], None]) -> None:
     facts = repaired(path)
     assert len(facts["mended"]) == 3 and len(facts["replaced"]) == 1 and not facts["lost"]
     reached("repaired")
+
+
+def recover(path: Path, reached: tuple[str, ...]) -> None:
+    """A repair that was interrupted is repeated."""
+    if "repaired" not in reached:
+        assert not repaired(path)["lost"]

@@ -19,7 +19,8 @@ from dtafs.store.staging import unsynced
 from dtafs.store.staging.data import FileData
 from dtafs.store.staging.datafiles import DataFiles
 from dtafs.store.staging.journal import FILES, Journal
-from tests.crash.scenarios import SCENARIOS, Scenario, clear, record_trace, verify
+from tests.crash.promises import verify
+from tests.crash.scenarios import SCENARIOS, Scenario, clear, record_trace
 from tests.crash.simulated_disk import images
 from tests.support.tried import tried
 
@@ -51,7 +52,7 @@ def test_crash_anywhere(scenario: Scenario, memory_path: Path) -> None:
     for image in images(recorder.trace):
         tried("power failures")
         try:
-            verify(scenario, image, clear(memory_path / "image"))
+            verify(scenario, image, clear(memory_path / "lake"))
         except Exception as error:
             error.add_note(
                 f"crash after event {image.point} of {scenario.name!r}, data {image.fate.data}, "
@@ -74,6 +75,10 @@ def test_crash_anywhere(scenario: Scenario, memory_path: Path) -> None:
         ("repair", Disk, "sync"),
         ("move", Disk, "sync"),
         ("recall", Disk, "sync"),
+        ("mirror", Disk, "sync"),
+        ("mirror goes on", Disk, "sync_directory"),
+        ("restore", Disk, "sync_everything"),
+        ("rewrite in a tier", Disk, "sync"),
         ("dispose of v1", Disk, "sync"),
         ("commit with parity", Disk, "sync_directory"),
         ("write and sync", DataFiles, "sync_names"),
@@ -92,7 +97,7 @@ def test_a_missing_step_is_found(
         recorder = record_trace(chosen, memory_path / "lake", memory_path / "scratch")
     with pytest.raises((AssertionError, DtafsError)):
         for image in images(recorder.trace):
-            verify(chosen, image, clear(memory_path / "image"))
+            verify(chosen, image, clear(memory_path / "lake"))
 
 
 def test_a_lost_patch_that_nobody_looks_for_is_found(
@@ -103,7 +108,7 @@ def test_a_lost_patch_that_nobody_looks_for_is_found(
     monkeypatch.setattr("dtafs.store.staging.area.drop_lost_writes", lambda *_: None)
     with pytest.raises(AssertionError, match="bytes that nobody wrote"):
         for image in images(recorder.trace):
-            verify(scenario, image, clear(memory_path / "image"))
+            verify(scenario, image, clear(memory_path / "lake"))
 
 
 @pytest.mark.parametrize("name", ["write and sync", "patch and sync another"])
@@ -122,13 +127,13 @@ def test_damage_after_a_crash_takes_nothing_that_was_synced_in_silence(
         data, mode = image.files[file]
         at = dice.choice((len(data) - 1, dice.randrange(len(data))))
         image.files[file] = (data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], mode)
-        image.write(clear(memory_path / "image"))
+        image.write(clear(memory_path / "lake"))
         try:
-            with Lake.open(memory_path / "image") as lake:
+            with Lake.open(memory_path / "lake") as lake:
                 lake.area.flush()
         except IntegrityError as error:
             assert "which a sync had passed" in str(error)
             refused += 1
         else:
-            verify(scenario, image, clear(memory_path / "image"))
+            verify(scenario, image, clear(memory_path / "lake"))
     assert refused > 10

@@ -19,7 +19,7 @@ import pytest
 from dtafs.store.lake import Lake
 from tests.crash.killed_daemon import AFTER, BEFORE, HALFWAY, SAID, Point
 from tests.crash.mounted_writer import DATASET, DaemonDied, Writer
-from tests.crash.scenarios import assert_no_errors
+from tests.crash.promises import assert_no_errors
 from tests.support import kernel, mounts, programs
 from tests.support.tried import tried
 

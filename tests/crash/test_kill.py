@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dtafs.store.lake import Lake
-from tests.crash.scenarios import assert_no_errors
+from tests.crash.promises import assert_no_errors
 from tests.support.disposing import needles_of
 from tests.support.programs import CTL, command_line, ctl, environment, kill
 from tests.support.small_lakes import Tree, commit, read_version, tree_of_seed, write_tree

@@ -22,7 +22,7 @@ from dtafs.store.lake import Lake
 from dtafs.store.reindex import dump, reindex
 from dtafs.store.replay import replay
 from dtafs.store.spool import Spool
-from tests.crash.scenarios import assert_no_errors
+from tests.crash.promises import assert_no_errors
 from tests.support.small_lakes import ACTOR, Tree, put_tree, read_version, tree_of_seed
 
 ANN = Actor("ann", 1000, "host", "test")

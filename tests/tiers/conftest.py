@@ -9,6 +9,7 @@ import pytest
 
 from dtafs.store.tiers.base import Tier
 from dtafs.store.tiers.directory import DirectoryTier
+from tests.support.programs import ctl
 from tests.support.tiers import tier_at
 
 KINDS = {
@@ -38,3 +39,10 @@ def tier(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> Tier:
         return DirectoryTier("cold", root, archive=kind == "tape")
     store = request.getfixturevalue("seaweed_store" if kind == "seaweedfs" else "moto_store")
     return tier_at(store, prefix, "GLACIER" if kind == "glacier" else None)
+
+
+@pytest.fixture
+def warm(lake_path: Path, tmp_path: Path) -> Path:
+    """The directory that is the tier warm of the lake."""
+    ctl(lake_path, "tier", "add", "warm", f"file://{tmp_path}/warm")
+    return tmp_path / "warm"

@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,6 +23,7 @@ from dtafs.store.tiers.mirror import is_behind, lacking, mirror, mirror_facts, r
 from dtafs.store.tiers.state import Capabilities, TierState, write_state
 from tests.support import kernel
 from tests.support.fault_proxy import Fault, fault_proxy
+from tests.support.mirrors import expected, fill, objects
 from tests.support.mounts import Mount
 from tests.support.object_stores import ObjectStore
 from tests.support.programs import ctl, ctl_json
@@ -38,39 +38,9 @@ POLL_S = 0.2
 
 
 @pytest.fixture
-def warm(lake_path: Path, tmp_path: Path) -> Path:
-    """The directory that is the tier warm of the lake."""
-    ctl(lake_path, "tier", "add", "warm", f"file://{tmp_path}/warm")
-    return tmp_path / "warm"
-
-
-@pytest.fixture
 def lake(lake_path: Path, warm: Path) -> Iterator[Lake]:
     with Lake.open(lake_path) as opened:
         yield opened
-
-
-def fill(lake: Lake, scratch: Path, *seeds: int) -> None:
-    if "d" not in {row.name for row in lake.datasets()}:
-        lake.create_dataset("d", ACTOR)
-    for seed in seeds:
-        put_tree(lake, "d", tree_of_seed(seed), scratch)
-        commit(lake, "d", f"version of {seed}")
-
-
-def objects(top: Path) -> set[str]:
-    """The keys of the objects in the directory of a tier."""
-    paths = (path for path in top.rglob("*") if path.is_file())
-    return {str(path.relative_to(top)) for path in paths} - {"tmp"}
-
-
-def expected(lake: Lake) -> set[str]:
-    """What the mirror of a lake has to have, no more and no less."""
-    keys = {"lake.json"}
-    keys |= {str(path.relative_to(lake.path)) for path in (lake.path / "log").rglob("0*")}
-    for pack, row in lake.index.packs():
-        keys.add(pack_key(pack) if row.kind == PackKind.METADATA else footer_key(pack))
-    return keys
 
 
 def test_after_each_command(lake_path: Path, warm: Path, tmp_path: Path) -> None:
@@ -105,27 +75,6 @@ def test_how_far_it_is_can_be_forgotten(lake: Lake, tmp_path: Path, warm: Path) 
     fill(lake, tmp_path / "tree", 3)
     assert mirror(lake)["entries_behind"] == 0
     assert objects(warm) == expected(lake)
-
-
-def test_with_content(lake: Lake, tmp_path: Path, warm: Path) -> None:
-    path = lake.path / "config.toml"
-    path.write_text(path.read_text() + "mirror_content = true\n")
-    lake.tiers.renew({"warm": _settings(lake)}, lake.disk)
-    fill(lake, tmp_path / "tree", 1)
-    mirror(lake)
-    content = {pack_key(p) for p, row in lake.index.packs() if row.kind == PackKind.CONTENT}
-    assert objects(warm) == expected(lake) | content
-    assert all(lake.placed.where(p).names == ("hot", "warm") for p in _content(lake))
-
-
-def _settings(lake: Lake) -> Any:
-    from dtafs.store.config import load_config
-
-    return load_config(lake.path / "config.toml").tiers["warm"]
-
-
-def _content(lake: Lake) -> list[bytes]:
-    return [pack for pack, row in lake.index.packs() if row.kind == PackKind.CONTENT]
 
 
 def test_what_is_collected_goes_from_the_mirror(lake: Lake, tmp_path: Path, warm: Path) -> None:

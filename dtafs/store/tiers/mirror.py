@@ -6,11 +6,12 @@ reading content. With `mirror_content`, the content packs themselves as well. Or
 packs that it brings, then the entry: so an entry in the mirror has its metadata there. A tier without a
 condition that holds gets no log: two lakes, or two hosts, could write over each other's entries.
 
-How far it is is remembered in `upkeep/mirror.json`; without that file the tier is listed. Each pass looks
-first whether the tier still is this lake's: a bucket that was emptied has to be attached again, which
-forgets what it had (`forget_mirrored`). What a mirror has lost in part is found by `lacking`, for the check,
-and put there again by a pass `anew`, for a repair. A pack of this lake that cannot be read is left out and
-tried again; `dtafsctl check` names it. What is deleted from the lake is deleted from the mirror by
+How far it is is remembered in `upkeep/mirror.json`; without that file the tier is listed, and what the
+entries there need and the tier lacks is put there. Each pass looks first whether the tier still is this
+lake's: a bucket that was emptied has to be attached again, which forgets what it had (`forget_mirrored`).
+What a mirror has lost in part is found by `lacking`, for the check, and put there again by a pass `anew`, for
+a repair. A pack of this lake that cannot be read is left out and tried again; `dtafsctl check` names it. What
+is deleted from the lake is deleted from the mirror by
 `dtafs.store.placement.removal`. One pass at a time; blocks.
 """
 
@@ -48,6 +49,7 @@ from dtafs.store.placement.moves import copy_pack, stub_for
 from dtafs.store.placement.removal import MIRROR, finish_removals, footer_key
 from dtafs.store.replay import packs_brought
 from dtafs.store.tiers.base import Source, Tier
+from dtafs.store.tiers.listing import whole_sequences
 from dtafs.store.tiers.opening import check_lake
 from dtafs.store.tiers.state import read_state
 
@@ -75,6 +77,8 @@ class Mirrored(Struct):
     """Packs in hex that could not be read here, and why."""
     content_due: list[str] = []
     """Content packs in hex that are still to be copied."""
+    content: bool = False
+    """Whether content that was there when `mirror_content` was set is copied, or among these."""
     last: str | None = None
     """When a pass last came to its end."""
     problem: str | None = None
@@ -116,6 +120,8 @@ def is_behind(lake: Lake, again: bool = True) -> bool:
     if known.sequences is None or known.problem:
         return True
     if again and (known.left_out or known.content_due):
+        return True
+    if lake.tiers.settings[MIRROR].mirror_content and not known.content:
         return True
     return any(number > known.sequences.get(name, 0) for name, number in _heads(lake))
 
@@ -217,10 +223,14 @@ class _Pass:
         lake, known = self._lake, self._known
         check_lake(self._tier, lake.superblock)
         _check_store(lake, self._tier)
+        again = {bytes.fromhex(name) for name in known.left_out}
         if known.sequences is None:
-            known.sequences = _listed_sequences(self._tier)
+            known.sequences = whole_sequences(self._tier)
+            again |= self._missing()
+        if self._settings.mirror_content and not known.content:
+            known.content_due = self._content_elsewhere()
+        known.content = self._settings.mirror_content
         with ThreadPoolExecutor(WORKERS, "dtafs-mirror") as workers:
-            again, known.left_out = [bytes.fromhex(name) for name in known.left_out], {}
             _all(workers, self._put_pack, again)
             entries = self._entries()
             while batch := list(islice(entries, BATCH_ENTRIES)):
@@ -233,6 +243,23 @@ class _Pass:
                     known.sequences[one.entry.dataset] = one.entry.sequence
                 _save(lake.disk, known)
         self._copy_content()
+
+    def _missing(self) -> set[bytes]:
+        """The packs of the lake of which the tier lacks what a mirror has: entries may be there whose packs
+        could not be read when they were put."""
+        there = {key for prefix in ("packs/", "footers/") for key, _size in self._tier.keys(prefix)}
+        return {
+            pack
+            for pack, row in self._lake.index.packs()
+            if (pack_key if row.kind == PackKind.METADATA else footer_key)(pack) not in there
+        }
+
+    def _content_elsewhere(self) -> list[str]:
+        """The content packs on this disk that the tier is not known to have, in hex."""
+        placed = self._lake.placed
+        content = (p for p, row in self._lake.index.packs() if row.kind == PackKind.CONTENT)
+        where = ((pack, placed.where(pack)) for pack in content)
+        return [pack.hex() for pack, at in where if at.hot and MIRROR not in at.tiers]
 
     def _entries(self) -> Iterator[Appended]:
         """The entries that are not mirrored, of all logs, in the order in which things happened."""
@@ -259,6 +286,7 @@ class _Pass:
         lake = self._lake
         row = lake.index.pack(pack)
         if row is None:  # a later entry has removed it, or it could not be read when it was applied
+            self._known.left_out.pop(pack.hex(), None)
             return
         if lake.placed.is_doomed(pack):  # it is here again, and not yet deleted there
             finish_removals(lake)
@@ -273,6 +301,7 @@ class _Pass:
         except (IntegrityError, NotFoundError, BusyError) as error:
             self._leave_out(pack, error)
             return
+        self._known.left_out.pop(pack.hex(), None)
         if lake.index.pack(pack) is None:  # deleted meanwhile, and maybe before it was put
             for key in (pack_key(pack), footer_key(pack)):
                 self._tier.delete(key)
@@ -333,32 +362,6 @@ def _check_store(lake: Lake, tier: Tier) -> None:
         raise RefusedError(
             f"tier {MIRROR} is not used as a mirror: its packs are archived, and metadata must be at hand"
         )
-
-
-def last_sequences(tier: Tier) -> dict[str, int]:
-    """Log -> its last entry in a tier, whether or not all before it are there."""
-    return {name: max(numbers) for name, numbers in _entries_in(tier).items()}
-
-
-def _entries_in(tier: Tier) -> dict[str, set[int]]:
-    there: dict[str, set[int]] = {}
-    for key, _size in tier.keys("log/"):
-        _top, _, rest = key.partition("/")
-        name, _, number = rest.rpartition("/")
-        if len(number) == 10 and number.isascii() and number.isdigit() and int(number):
-            there.setdefault(name, set()).add(int(number))
-    return there
-
-
-def _listed_sequences(tier: Tier) -> dict[str, int]:
-    """Log -> its last entry in a tier before the first gap."""
-    found = {}
-    for name, numbers in _entries_in(tier).items():
-        last = 0
-        while last + 1 in numbers:
-            last += 1
-        found[name] = last
-    return found
 
 
 def _keyed(lake: Lake, name: str, first: int) -> Iterator[tuple[tuple[int, str, int], Appended]]:

@@ -36,6 +36,7 @@ from dtafs.store.config import TierSettings
 from dtafs.store.crypto import Signer, verify_superblock
 from dtafs.store.durable import Disk
 from dtafs.store.founding import FOLDERS, check_place_for_new
+from dtafs.store.lock import WriterLock
 from dtafs.store.log import Appended, parse_entry
 from dtafs.store.packs import read_ends
 from dtafs.store.placement.removal import MIRROR, footer_key
@@ -44,7 +45,7 @@ from dtafs.store.progress import Meter, Progress, Report
 from dtafs.store.reindex import reindex_at
 from dtafs.store.replay import packs_brought
 from dtafs.store.tiers.base import Tier, read_whole
-from dtafs.store.tiers.mirror import last_sequences
+from dtafs.store.tiers.listing import last_sequences
 from dtafs.store.tiers.opening import SUPERBLOCK_KEY, open_tier
 from dtafs.store.tiers.patience import SHORT
 from dtafs.store.tiers.settings import check_tiers, settled, with_tier
@@ -96,21 +97,24 @@ def restore(
             raise RefusedError(f"{tier.url} belongs to another lake: it is no tier of this one")
     path = path.absolute()
     disk = Disk(path)
-    _make_place(path, disk)
-    work = _Restore(disk, mirror, superblock, report)
+    lock = _make_place(path, disk)
     try:
-        facts = work.run(tiers)
+        work = _Restore(disk, mirror, superblock, report)
+        try:
+            facts = work.run(tiers)
+        finally:
+            work.close()
+        text = b""
+        for name, one in settings.items():
+            text = with_tier(path / "config.toml", text, name, one)
+        disk.replace(path / "config.toml", text)
+        if pem is not None:
+            disk.replace(path / "keys" / "signing.pem", pem, 0o600)
+        disk.sync_everything()
+        disk.put_new(path / SUPERBLOCK_KEY, data)
+        disk.unlink(path / UNFINISHED)
     finally:
-        work.close()
-    text = b""
-    for name, one in settings.items():
-        text = with_tier(path / "config.toml", text, name, one)
-    disk.replace(path / "config.toml", text)
-    if pem is not None:
-        disk.replace(path / "keys" / "signing.pem", pem, 0o600)
-    disk.sync_everything()
-    disk.put_new(path / SUPERBLOCK_KEY, data)
-    disk.unlink(path / UNFINISHED)
+        lock.release()
     with _unlogged("dtafs.store.replay"):  # what it misses is in `problems`
         reindexed = reindex_at(path)
     return {
@@ -167,27 +171,41 @@ def _private_key(key_file: Path | None, superblock: Superblock) -> bytes | None:
         raise from_os_error(error, "reading the signing key") from error
 
 
-def _make_place(path: Path, disk: Disk) -> None:
-    """The directory with its folders, and the mark that it is no lake yet."""
-    if (path / UNFINISHED).exists() and not (path / SUPERBLOCK_KEY).exists():
-        for folder in ("packs", "log", "placed", "index"):
-            disk.remove_tree(path / folder)
-        disk.remove(path / "config.toml")
-    else:
-        check_place_for_new(path)
-        if (path / "config.toml").exists():
-            raise ConflictError(
-                f"{path} has a config.toml already; restore into an empty directory"
-            )
+def _make_place(path: Path, disk: Disk) -> WriterLock:
+    """The directory with its folders, and the mark that it is no lake yet; the lock is held."""
+    _check_place(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise from_os_error(error, "making the lake") from error
-    disk.make_directory(path / "tmp")
-    if not (path / UNFINISHED).exists():
-        disk.put_new(path / UNFINISHED, b"")
-    for folder in (*FOLDERS, "placed", "upkeep"):
-        disk.make_directory(path / folder, 0o700 if folder in ("keys", "run") else 0o755)
+    disk.make_directory(path / "run", 0o700)
+    lock = WriterLock(path / "run" / "lock")
+    try:
+        _check_place(path)  # another restore may have ended, or begun, meanwhile
+        disk.make_directory(path / "tmp")
+        disk.clear_directory(path / "tmp")
+        if (path / UNFINISHED).exists():
+            for folder in ("packs", "log", "placed", "index"):
+                disk.remove_tree(path / folder)
+            disk.remove(path / "config.toml")
+        else:
+            disk.put_new(path / UNFINISHED, b"")
+        for folder in (*FOLDERS, "placed", "upkeep"):
+            disk.make_directory(path / folder, 0o700 if folder in ("keys", "run") else 0o755)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def _check_place(path: Path) -> None:
+    """Raise ConflictError or UsageError unless a directory is absent, empty, or what an interrupted
+    restore has left."""
+    if (path / UNFINISHED).exists() and not (path / SUPERBLOCK_KEY).exists():
+        return
+    check_place_for_new(path)
+    if (path / "config.toml").exists():
+        raise ConflictError(f"{path} has a config.toml already; restore into an empty directory")
 
 
 class _Restore:
