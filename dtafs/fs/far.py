@@ -56,6 +56,11 @@ class FarReads:
         self._began: dict[object, float] = {}
         self._opens = self._reads = 0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether most threads are free: who might as well do without one does not wait then."""
+        return len(self._began) < FAR_THREADS // 2
+
     async def read(self, read: Callable[[], T], recall: bool = True) -> T:
         """What `read` gives, which may wait for a tier; with `recall`, also for an archive."""
         try:

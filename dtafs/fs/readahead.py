@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import trio
@@ -61,7 +62,7 @@ class SealedReader(OpenFile):
         self._expected = 0
         self._streak = 0
         self._windows: deque[_Window] = deque()
-        self._released = False
+        self._released = self._is_far = False
 
     async def read(self, offset: int, size: int) -> bytes | memoryview:
         size = min(size, max(0, self._content.size - offset))
@@ -90,11 +91,15 @@ class SealedReader(OpenFile):
     async def _in_thread(
         self, offset: int, size: int, limiter: trio.CapacityLimiter, recall: bool = True
     ) -> bytes:
+        """What must be read or decoded first. Who met something far last time does so again, and takes
+        a thread for that at once, if one is free: to look for what is near first costs as much as
+        reading it, but for its hash."""
         read = partial(self._pool.reader.objects.read, self._content, offset, size)
-        try:
-            return await trio.to_thread.run_sync(partial(read, near=True), limiter=limiter)
-        except FarFrame:
-            return await self._pool.far.read(read, recall)
+        if not (self._is_far and self._pool.far.is_idle):
+            with suppress(FarFrame):
+                return await trio.to_thread.run_sync(partial(read, near=True), limiter=limiter)
+            self._is_far = True
+        return await self._pool.far.read(read, recall)
 
     def _windows_of(self, offset: int) -> list[_Window]:
         """The windows from the one that holds `offset` on; those before it are given up."""
@@ -149,6 +154,7 @@ class SealedReader(OpenFile):
             window.ready.set()
 
     def _drop(self) -> None:
+        self._is_far = False
         self._pool.windows -= len(self._windows)
         self._windows.clear()
 

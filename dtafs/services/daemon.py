@@ -60,10 +60,11 @@ SYNC_LIMIT_S = 20.0
 M_ARENA_MAX, ARENAS = -8, 2
 """`mallopt(3)`: without it the daemon's memory grows by a third while eight threads decode."""
 
-M_MMAP_THRESHOLD, MAPPED_FROM_BYTES = -3, 8 << 20
+M_MMAP_THRESHOLD, MAPPED_FROM_BYTES = -3, 16 << 20
 M_TRIM_THRESHOLD, KEPT_FREE_BYTES = -1, 16 << 20
 """Otherwise a frame's memory goes back to the kernel when it leaves the cache, and to get the next one's
-costs half as much as decoding it: 64 page faults."""
+costs half as much as decoding it: 64 page faults. What is mapped and given back each time is larger than
+the 8 MiB that are fetched from a tier at once (`dtafs.store.placement.far`)."""
 
 COLLECT_AFTER = (50_000, 4, 1)
 """Objects, collections of the young, of the middle-aged: 5, 10 and 20 ms of looking at the most."""

@@ -12,7 +12,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 from dtafs.core.format import Chunk, Codec, PackKind, pack_key
@@ -35,7 +34,7 @@ ReadAt = Callable[[int, int], bytes]
 def reading_pack(lake: Lake, pack: bytes) -> Iterator[ReadAt]:
     """Reads a pack, from another tier where it is away."""
     if is_away(lake.path, pack):
-        yield partial(lake.far.read, pack)
+        yield lambda offset, size: bytes(lake.far.read(pack, offset, size))
         return
     fd = open_for_reading(lake.path / pack_key(pack))
     try:

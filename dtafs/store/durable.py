@@ -243,9 +243,9 @@ class Disk:
         """A new temporary file."""
         return TempFile(self, self.root / "tmp" / f"{os.getpid()}-{next(self._names)}")
 
-    def unnamed(self, folder: Path) -> int:
+    def unnamed(self, folder: Path, flags: int = 0) -> int:
         """A new file without a name, for reading and writing: gone when it is closed."""
-        return self.open_file(folder, os.O_RDWR | os.O_TMPFILE, 0o600)
+        return self.open_file(folder, os.O_RDWR | os.O_TMPFILE | flags, 0o600)
 
     def put_unsynced(self, path: Path, data: Buffer) -> None:
         """Create `path` with `data`; durable only after `sync_everything`, like the directories that

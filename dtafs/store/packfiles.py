@@ -17,7 +17,7 @@ from dtafs.errors import (
     RefusedError,
     TooManyOpenError,
 )
-from dtafs.store.durable import open_for_reading, read_at
+from dtafs.store.durable import Buffer, open_for_reading, read_at
 from dtafs.store.packs import AbsentError, Place, decode_frame
 
 OPEN_PACKS_MAX = 128
@@ -36,8 +36,8 @@ class Far(Protocol):
     def is_near(self, pack: bytes, offset: int, size: int) -> bool:
         """Whether those bytes of a pack are on this machine after all."""
 
-    def read(self, pack: bytes, offset: int, size: int) -> bytes:
-        """Bytes of a pack, from wherever it lies."""
+    def read(self, pack: bytes, offset: int, size: int) -> Buffer:
+        """Bytes of a pack, from wherever it lies; a view may keep much more memory in use."""
 
     def forget(self, pack: bytes) -> None:
         """Drop what is kept of a pack."""
@@ -65,20 +65,22 @@ class PackFiles:
         """
         if self._note is not None:
             self._note(place.pack)
-        far, pack = self._far, None
-        try:
-            pack = self._borrow(place.pack)
-        except AbsentError:
-            if far is None:
-                raise
-            if not far.is_near(place.pack, place.offset, place.stored):
-                if not far.holds(place.pack):
+        far, pack = self._far, self._known(place.pack)
+        # What is here of a pack that is away is asked for before the disk: opening what is not there
+        # costs 40 us.
+        if pack is None and not (
+            far is not None and far.is_near(place.pack, place.offset, place.stored)
+        ):
+            try:
+                pack = self._borrow(place.pack)
+            except AbsentError:
+                if far is None or not far.holds(place.pack):
                     raise
-                if near:
+                if near and not far.is_near(place.pack, place.offset, place.stored):
                     raise FarFrame from None
         try:
             if pack is not None:
-                stored = read_at(pack.fd, place.stored, place.offset)
+                stored: Buffer = read_at(pack.fd, place.stored, place.offset)
             else:
                 assert far is not None
                 stored = far.read(place.pack, place.offset, place.stored)

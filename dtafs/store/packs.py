@@ -38,7 +38,7 @@ from dtafs.errors import (
     RefusedError,
     TooManyOpenError,
 )
-from dtafs.store.durable import Disk, TempFile, open_for_reading, read_at, translated
+from dtafs.store.durable import Buffer, Disk, TempFile, open_for_reading, read_at, translated
 from dtafs.store.parity import write_parity
 from dtafs.store.placement.stubs import is_away, read_stub
 
@@ -142,10 +142,10 @@ def encodings(plain: bytes, codec: int) -> Iterator[bytes]:
         yield _compressed(plain, level)
 
 
-def decode_frame(stored: bytes, plain: int, codec: int) -> bytes:
+def decode_frame(stored: Buffer, plain: int, codec: int) -> bytes:
     """The plain bytes of a frame; IntegrityError unless there are exactly `plain` of them."""
     if codec == Codec.RAW:
-        data = stored
+        data = bytes(stored)
     else:
         decompressor = getattr(_local, "decompressor", None)
         if decompressor is None:

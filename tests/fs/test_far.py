@@ -13,6 +13,7 @@ import trio
 from msgspec import structs
 
 from dtafs.core.format import pack_key
+from dtafs.core.values import Content
 from dtafs.errors import DtafsError, RecallError, StorageError, outcome_of
 from dtafs.fs import far
 from dtafs.fs.attributes import Attributes
@@ -274,3 +275,34 @@ async def test_a_tier_that_does_not_answer(cold: World) -> None:
         await opened.read(0, 1000)
     await opened.release()
     assert await cold.read("S/v1/file 0") == SMALL[b"file 0"].content
+
+
+async def test_who_goes_on_through_what_is_far_looks_only_once_for_what_is_near(
+    cold: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = random_tree(9, 1, 3 << 20)
+    fill(cold.lake, cold.lake.path.parent / "scratch", tree, dataset="L")
+    move(cold.lake, "warm", "L")
+    near: list[bool] = []
+    read = cold.lake.objects.read
+
+    def noted(content: Content, offset: int, size: int, near_only: bool = False) -> bytes:
+        near.append(near_only)
+        return read(content, offset, size, near_only)
+
+    monkeypatch.setattr(cold.lake.objects, "read", lambda *a, near=False: noted(*a, near_only=near))
+    expected = tree[b"file 0"].content
+    file = await cold.open("L/v1/file 0")
+    for offset in range(0, len(expected), 1 << 19):
+        assert bytes(await file.read(offset, 1 << 19)) == expected[offset : offset + (1 << 19)]
+    assert near[:2] == [True, False] and True not in near[2:] and len(near) > 2
+    await file.release()
+    # Where most threads for it are in use, what is near is looked for first again.
+    cold.lake.objects.clear()
+    monkeypatch.setattr(far, "FAR_THREADS", 0)
+    near.clear()
+    file = await cold.open("L/v1/file 0")
+    await file.read(0, 1 << 19)
+    await file.read(1 << 20, 1 << 19)
+    assert near == [True, True], "and it is in the cache, so nothing else was asked for"
+    await file.release()

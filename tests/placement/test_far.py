@@ -16,7 +16,14 @@ from dtafs.store.config import load_config
 from dtafs.store.lake import Lake
 from dtafs.store.objects import Objects
 from dtafs.store.packfiles import FarFrame
-from dtafs.store.placement.far import AHEAD_THREADS, FETCH_BYTES, HELD_BYTES, Far
+from dtafs.store.placement.cachefile import CacheFile
+from dtafs.store.placement.far import (
+    AHEAD_THREADS,
+    FETCH_BYTES,
+    HELD_BYTES,
+    NEARBY_BYTES,
+    Far,
+)
 from dtafs.store.placement.moves import copy_pack, drop_pack, move_pack
 from dtafs.store.placement.pieces import SEGMENT_BYTES
 from tests.support.tiered import (
@@ -157,6 +164,51 @@ def test_a_near_reader_does_not_wait_for_one_of_a_tier(large: Path) -> None:
         far.close()
 
 
+class NotedTier(TroubledTier):
+    """Notes the first and the last byte of each request."""
+
+    def __init__(self, lake: Lake) -> None:
+        super().__init__("warm", lake.path.parent / "warm")
+        lake.tiers.use("warm", self)
+        self.ranges: list[tuple[int, int]] = []
+
+    def read(self, key: str, offset: int = 0, size: int | None = None) -> bytes:
+        data = super().read(key, offset, size)
+        self.ranges.append((offset, offset + len(data) - 1))
+        return data
+
+
+def test_no_request_needs_two_parts_of_what_a_store_has_in_parts(large: Path) -> None:
+    with Lake.open(large) as lake:
+        tier = NotedTier(lake)
+        content = content_of(lake, f"{DATASET}:v1", b"file 0")
+        for offset in (5 << 20, 7 << 20, 39 << 20, 30 << 20):
+            lake.objects.read(content, offset, 2 << 20)
+        assert b"".join(lake.objects.stream(content)) == BYTES
+        assert len(tier.ranges) > 10
+        assert all(first // FETCH_BYTES == last // FETCH_BYTES for first, last in tier.ranges)
+
+
+def test_what_a_reader_goes_on_through_is_not_read_back_from_the_cache(
+    large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Lake.open(large) as lake:
+        content = content_of(lake, f"{DATASET}:v1", b"file 0")
+        back: list[int] = []
+        read = CacheFile.read
+
+        def noted(file: CacheFile, offset: int, size: int) -> bytes:
+            back.append(size)
+            return read(file, offset, size)
+
+        monkeypatch.setattr(CacheFile, "read", noted)
+        assert b"".join(lake.objects.stream(content)) == BYTES
+        assert sum(back) < 2 << 20, "but for what was read before it was known that it goes on"
+        lake.objects.clear()
+        assert b"".join(lake.objects.stream(content)) == BYTES
+        assert sum(back) > 20 << 20, "the second time it is"
+
+
 class AheadTier(TroubledTier):
     """Answers requests that are made ahead when it is told to, or fails them."""
 
@@ -291,4 +343,5 @@ def test_without_a_thread_nothing_is_fetched_ahead_for_a_while_only(
         monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
         for offset in range(16, 4 << 20, 256 << 10):
             assert lake.far.read(pack, offset, 256 << 10) == data[offset:][: 256 << 10]
-            assert lake.far.at_work == lake.far.held_bytes == 0
+            assert lake.far.at_work == 0
+            assert lake.far.held_bytes <= NEARBY_BYTES, "no more than what the reader fetched"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 
 from dtafs.core.format import PACK_HEADER
 from dtafs.errors import DtafsError
+from dtafs.store.placement.cachefile import ALIGNED_BYTES, CacheFile
 
-SEGMENT_BYTES = 64 * 1024
+SEGMENT_BYTES = ALIGNED_BYTES
 """What is remembered as there or not there, and the least that is fetched."""
 
 ABSENT, KEPT, HELD = 0, 1, 2
@@ -55,7 +55,7 @@ class FarPack:
         self.size = size
         self.lock = threading.Lock()
         """Held while the file is read, written or closed."""
-        self.fd = -1
+        self.file: CacheFile | None = None
         self.have = bytearray(-(-size // SEGMENT_BYTES))
         """ABSENT, KEPT or HELD, by segment."""
         self.kept = 0
@@ -130,8 +130,8 @@ class FarPack:
 
     def close(self) -> None:
         """Give the room back. Called with `lock` held."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        if self.file is not None:
+            self.file.close()
+            self.file = None
         self.have = bytearray(len(self.have))
         self.kept = 0
