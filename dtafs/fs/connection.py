@@ -2,9 +2,9 @@
 
 A mount begins with one request, FUSE_INIT, whose answer says which of the kernel's abilities the
 file system wants. libfuse 3.14 knows some of them by name and drops the others. `Agreement` lets
-libfuse answer into a socket, adds FUSE_HANDLE_KILLPRIV_V2, and passes the answer on.
+libfuse answer into a socket, adds FUSE_HANDLE_KILLPRIV_V2 and BACKGROUND_MAX, and passes the answer on.
 
-With it, it is the daemon that takes the set-id bits away when somebody without privileges changes a
+With the first, it is the daemon that takes the set-id bits away when somebody without privileges changes a
 file (`fs/staged.py`), and the kernel no longer asks for `security.capability` before each write(2),
 nor for the mode: a program that writes 4 KiB at a time waits for no answer at all.
 
@@ -16,6 +16,7 @@ Shapes: Linux, `include/uapi/linux/fuse.h`; both answers in the machine's byte o
 | | 40 | u32 major and u32 minor version, u32 read-ahead, u32 flags that are offered |
 | answer | 0 | u32 length, i32 error, u64 number of the request |
 | | 16 | u32 major and u32 minor version, u32 read-ahead, u32 flags that are wanted |
+| | 32 | u16 most requests in the background, u16 how many of them are a jam |
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ import trio
 
 HANDLE_KILLPRIV_V2 = 1 << 28
 
+BACKGROUND_MAX, BACKGROUND_JAM = 32, 24
+"""Reads ahead and writes back that the kernel has under way at once. Of libfuse's 12, a few readers of a
+tier that does not answer leave none to the others. More would keep a request that somebody waits for
+behind as many writes of 1 MiB, 0.7 ms each."""
+
 FUSE_INIT = 26
 REQUEST_MAX_BYTES = 1 << 17
 """More than any first request; the kernel hands none out without room for 8 KiB."""
@@ -36,7 +42,7 @@ REQUEST_MAX_BYTES = 1 << 17
 ANSWER_MAX_BYTES = 1 << 12
 
 REQUEST = struct.Struct("=II32xIIII")
-ANSWER = struct.Struct("=IiQIIII")
+ANSWER = struct.Struct("=IiQIIIIHH")
 
 
 def offered(request: bytes) -> int:
@@ -47,14 +53,17 @@ def offered(request: bytes) -> int:
     return flags if operation == FUSE_INIT else 0
 
 
-def with_flags(answer: bytes, flags: int) -> bytes:
-    """The answer to a FUSE_INIT that wants `flags`, too; one that is an error stays as it is."""
+def with_wishes(answer: bytes, flags: int) -> bytes:
+    """The answer to a FUSE_INIT that wants `flags`, too, and more in the background; one that is an
+    error stays as it is."""
     if len(answer) < ANSWER.size:
         return answer
-    fields = ANSWER.unpack_from(answer)
-    if fields[1]:
+    *before, wanted, _most, _jam = ANSWER.unpack_from(answer)
+    _length, error, *_ = before
+    if error:
         return answer
-    return ANSWER.pack(*fields[:-1], fields[-1] | flags) + answer[ANSWER.size :]
+    wishes = ANSWER.pack(*before, wanted | flags, BACKGROUND_MAX, BACKGROUND_JAM)
+    return wishes + answer[ANSWER.size :]
 
 
 class Agreement:
@@ -111,5 +120,5 @@ class Agreement:
             answer = libfuse.recv(ANSWER_MAX_BYTES)
         os.dup2(self._kernel, fd, inheritable=False)
         with suppress(OSError):  # unmounted meanwhile, as above
-            os.write(self._kernel, with_flags(answer, self._offered & HANDLE_KILLPRIV_V2))
+            os.write(self._kernel, with_wishes(answer, self._offered & HANDLE_KILLPRIV_V2))
         self.close()

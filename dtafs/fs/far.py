@@ -34,14 +34,14 @@ T = TypeVar("T")
 FAR_THREADS = 16
 """Requests to tiers under way at once."""
 
-FAR_MAX, STUCK_S = 40, 5.0
-"""Of the MAX_TASKS requests of the daemon, those that may wait for a tier that does not answer."""
+FAR_MAX, STUCK_S = 24, 5.0
+"""Of the kernel's BACKGROUND_MAX requests, those that may wait for a tier that does not answer."""
 
 OPENS_MAX = 24
 """Opens that wait for archives at once, of the same."""
 
-READS_MAX = 4
-"""Reads that wait for archives at once: the kernel has 12 of them under way for a mount."""
+READS_MAX = 8
+"""Reads that wait for archives at once, of BACKGROUND_MAX."""
 
 LOOK_MIN_S, LOOK_MAX_S = 0.02, 0.5
 """How often is looked whether what was recalled has come."""

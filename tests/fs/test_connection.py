@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from dtafs.fs import requests
-from dtafs.fs.connection import HANDLE_KILLPRIV_V2, Agreement, offered, with_flags
+from dtafs.fs.connection import HANDLE_KILLPRIV_V2, Agreement, offered, with_wishes
 
 REQUEST = bytes.fromhex(
     "68000000 1a000000 0200000000000000 0000000000000000 00000000 00000000 00000000 00000000"
@@ -24,7 +24,7 @@ ANSWER = bytes.fromhex(
     "50000000 00000000 0200000000000000"
     "07000000 22000000 00000200 39f42500 0c000900 00001000 01000000 00010000" + "00" * 32
 )
-"""As libfuse 3.14 answers it: FUSE 7.34, flags 0x25f439, writes of 1 MiB."""
+"""As libfuse 3.14 answers it: FUSE 7.34, flags 0x25f439, 12 requests in the background, writes of 1 MiB."""
 
 REFUSAL = struct.pack("=IiQ", 16, -5, 2)
 
@@ -52,12 +52,12 @@ def test_what_is_offered_is_read_from_the_first_request_only() -> None:
     assert offered(lookup) == offered(REQUEST[:40]) == offered(b"") == 0
 
 
-def test_a_flag_is_added_and_nothing_else_changes() -> None:
-    changed = with_flags(ANSWER, HANDLE_KILLPRIV_V2)
-    assert changed[:28] == ANSWER[:28] and changed[32:] == ANSWER[32:]
-    assert struct.unpack("=I", changed[28:32]) == (0x25F439 | 1 << 28,)
+def test_the_wishes_are_added_and_nothing_else_changes() -> None:
+    changed = with_wishes(ANSWER, HANDLE_KILLPRIV_V2)
+    assert changed[:28] == ANSWER[:28] and changed[36:] == ANSWER[36:]
+    assert struct.unpack("=IHH", changed[28:36]) == (0x25F439 | 1 << 28, 32, 24)
     for answer in (REFUSAL, b"", ANSWER[:20], struct.pack("=IiQ", 80, -71, 2) + ANSWER[16:]):
-        assert with_flags(answer, HANDLE_KILLPRIV_V2) == answer
+        assert with_wishes(answer, HANDLE_KILLPRIV_V2) == answer
 
 
 async def agree(low_level: requests._LowLevel, ends: Ends, answer: bytes) -> bytes:
@@ -73,9 +73,9 @@ async def agree(low_level: requests._LowLevel, ends: Ends, answer: bytes) -> byt
 
 @pytest.mark.parametrize(
     ("answer", "heard"),
-    [(ANSWER, with_flags(ANSWER, HANDLE_KILLPRIV_V2)), (REFUSAL, REFUSAL)],
+    [(ANSWER, with_wishes(ANSWER, HANDLE_KILLPRIV_V2)), (REFUSAL, REFUSAL)],
 )
-async def test_the_kernel_hears_what_libfuse_says_and_the_flag(
+async def test_the_kernel_hears_what_libfuse_says_and_the_wishes(
     ends: Ends, answer: bytes, heard: bytes
 ) -> None:
     open_before = os.listdir("/proc/self/fd")
@@ -95,7 +95,7 @@ async def test_a_kernel_that_does_not_offer_is_not_asked(ends: Ends) -> None:
         os.read(ends.session, 1 << 17)
         os.write(ends.session, ANSWER)
         await agreement.advance(ends.session)
-    assert agreement.is_made and ends.kernel.recv(1 << 12) == ANSWER
+    assert agreement.is_made and ends.kernel.recv(1 << 12) == with_wishes(ANSWER, 0)
 
 
 async def test_an_answer_is_waited_for(ends: Ends) -> None:

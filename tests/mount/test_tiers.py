@@ -6,14 +6,20 @@ import contextlib
 import errno
 import os
 import sqlite3
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from dtafs.store.lake import Lake
 from dtafs.store.placement.moves import move_pack, move_packs
+from tests.posix import acts
+from tests.support.actors import Actor, acting
+from tests.support.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.support.mounts import Mount, mounted
+from tests.support.object_stores import ObjectStore
 from tests.support.programs import ctl
 from tests.support.small_lakes import read_version
 from tests.support.tiered import (
@@ -26,6 +32,12 @@ from tests.support.tiered import (
 )
 
 TREE = random_tree(1, 3, 3_000_000)
+NEAR = random_tree(2, 1)
+READERS = 20
+"""More than libfuse lets a mount have under way in the background."""
+
+PATIENCE_S = 15.0
+"""Half of what a request to the proxy may take."""
 
 
 @pytest.fixture
@@ -128,3 +140,50 @@ def test_without_a_daemon_a_command_says_what_to_do(moved: Callable[[str], Path]
     done = ctl(moved("cold"), "cat", f"{DATASET}:v1", "file 0", exit_code=7)
     assert b"archive tier 'cold'" in done.stderr and b"dtafsctl tier recall" in done.stderr
     assert done.stderr.count(b"\n") == 1 and done.stdout == b""
+
+
+@pytest.fixture
+def stalling(
+    lake_path: Path, seaweed_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FaultProxy]:
+    """The tier `warm` of a lake, which holds READERS files, behind a proxy."""
+    for name, value in seaweed_store.environment().items():
+        monkeypatch.setenv(name, value)
+    with fault_proxy(seaweed_store) as proxy:
+        place = (proxy.store.url("stalling"), "--endpoint", proxy.store.endpoint)
+        ctl(lake_path, "tier", "add", "warm", *place)
+        with Lake.open(lake_path) as lake:
+            fill(lake, lake_path.parent / "scratch", random_tree(1, READERS, 100_000))
+            for pack in content_packs(lake):
+                move_pack(lake, pack, "warm")
+            fill(lake, lake_path.parent / "scratch", NEAR, dataset="near")
+        yield proxy
+
+
+def is_waiting(actor: Actor) -> bool:
+    """Whether a process waits for a page of a file."""
+    return Path(f"/proc/{actor.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "D"
+
+
+def test_a_tier_that_does_not_answer_holds_up_nobody_else(
+    lake_path: Path, stalling: FaultProxy, mount: Callable[..., Mount]
+) -> None:
+    """Whoever has read it waits; what is near and not in memory is read meanwhile."""
+    mount_of = mount(lake_path)
+    stalling.choose(lambda *_: Fault.STALL)
+    with ExitStack() as stack:
+        readers = [stack.enter_context(acting()) for _ in range(READERS)]
+        for number, reader in enumerate(readers):
+            reader.do(acts.keep_open, os.fspath(mount_of / f"{DATASET}/v1/file {number}"))
+            reader.begin(acts.read_kept)
+        near = stack.enter_context(acting())
+        near.do(acts.keep_open, os.fspath(mount_of / "near/v1/file 0"))
+        until_s = time.monotonic() + PATIENCE_S
+        while not all(is_waiting(reader) for reader in readers):
+            assert time.monotonic() < until_s, "nobody waits for the tier"
+        near.begin(acts.read_kept)
+        assert near.ends_within(PATIENCE_S)
+        assert near.end() == NEAR[b"file 0"].content[:100]
+        assert all(is_waiting(reader) for reader in readers)
+        stalling.calm()
+        stalling.ending.set()
