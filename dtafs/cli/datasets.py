@@ -109,7 +109,7 @@ def _log_of(lake: Lake, dataset: str) -> Iterator[dict[str, Any]]:
 def _log_lines(entries: list[dict[str, Any]]) -> Iterator[str]:
     for facts in entries:
         actor = facts["actor"]
-        who = f"{actor['user']}@{actor['host']}"
+        who = printable(f"{actor['user']}@{actor['host']}")
         where = f"{facts['dataset']} {facts['sequence']}"
         yield f"{time_text(facts['time'])}  {where}  {facts['summary']}  ({who})"
 
@@ -236,7 +236,7 @@ def _why_kept(facts: dict[str, Any]) -> str:
 def transform_text(transform: dict[str, Any]) -> str:
     """`csv_trim (cols=a,b)`."""
     given = ", ".join(f"{k}={v}" for k, v in sorted(transform["parameters"].items()))
-    return f"{transform['name']} ({given})" if given else str(transform["name"])
+    return printable(f"{transform['name']} ({given})" if given else transform["name"])
 
 
 @click.command()

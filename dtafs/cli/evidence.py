@@ -14,6 +14,7 @@ from dtafs.cli.base import Call, Failed, standard
 from dtafs.cli.words import time_text
 from dtafs.core.quantities import counted
 from dtafs.errors import DtafsError, IntegrityError, UsageError
+from dtafs.store.compare import printable
 
 if TYPE_CHECKING:
     from dtafs.store.audit import Audit
@@ -83,8 +84,6 @@ def export(call: Call, version: str, out: str, form: str, force: bool, store: bo
 
 def _record(call: Call, row: VersionRow, form: str, out: str, done: Exported) -> int | None:
     """Add the export to the log; its entry's number, None where that is not possible."""
-    from dtafs.store.compare import printable
-
     body = {
         "version": row.number,
         "manifest": row.manifest_sha256.hex(),
@@ -146,7 +145,7 @@ def _answer(
 
 def _verified_lines(verified: Verified) -> Iterator[str]:
     facts = verified.facts
-    actor = facts["actor"]
+    actor = {name: printable(str(value)) for name, value in facts["actor"].items()}
     yield f"✔ {facts['id']}: {counted(facts['files'], 'file')}, {facts['size_bytes']:,} bytes"
     yield f"✔ SHA-256 {facts['sha256']}"
     yield f"✔ Sealed {time_text(facts['time'])} UTC by {actor['user']} on {actor['host']}"

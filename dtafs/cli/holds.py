@@ -149,7 +149,10 @@ def _hold_lines(rows: list[HoldRow]) -> Iterator[str]:
                 ("Matter", printable(held.matter)),
                 ("Custodian", printable(held.custodian)),
                 ("Reason", printable(held.reason)),
-                ("Since", f"{time_text(format_time(row.time_ns))} UTC, by {row.actor.user}"),
+                (
+                    "Since",
+                    f"{time_text(format_time(row.time_ns))} UTC, by {printable(row.actor.user)}",
+                ),
             ]
         )
         yield ""

@@ -13,6 +13,7 @@ from dtafs.cli.base import Call, Failed, standard
 from dtafs.cli.words import size_text
 from dtafs.core.quantities import counted
 from dtafs.errors import RecallError, StorageError, UsageError
+from dtafs.store.compare import printable
 
 WHAT = "WHAT…"
 SHOWN_MAX = 20
@@ -104,7 +105,7 @@ def pin(call: Call, what: str, remove: bool) -> None:
     name = named((what,))[0] if what else ""
     with call.session() as session:
         facts = session.tier_pin(name, remove)
-    lines = [f"{one['name']}  by {one['user']}, {one['time']}" for one in facts["pins"]]
+    lines = [printable(f"{one['name']}  by {one['user']}, {one['time']}") for one in facts["pins"]]
     call.answer(facts, lines or ["Nothing is pinned"])
 
 

@@ -93,12 +93,13 @@ DISPOSED = "its bytes are gone, lawfully; see: dtafsctl retain certificate {}"
 def version_fields(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """What is said of a version everywhere."""
     actor = facts["actor"]
+    user, host, program = (printable(actor[name]) for name in ("user", "host", "program"))
     files = counted(facts["files"], "file")
     return [
         ("Version", facts["id"]),
         ("SHA-256", facts["sha256"]),
         ("Sealed", f"{time_text(facts['time'])} UTC"),
-        ("By", f"{actor['user']} (uid {actor['uid']}) on {actor['host']}, with {actor['program']}"),
+        ("By", f"{user} (uid {actor['uid']}) on {host}, with {program}"),
         ("Message", "\n".join(map(printable, facts["message"].splitlines()))),
         ("Tags", ", ".join(facts["tags"]) or "none"),
         ("Holds", f"{files}, {facts['size_bytes']:,} bytes"),

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtafs.cli import words
+from dtafs.cli import datasets, evidence, words
 from dtafs.core.difference import Change
 from dtafs.core.values import Entry, Kind
 from dtafs.store.compare import describe_change, describe_path, printable, summarise
 from dtafs.store.progress import Meter, Progress
+from dtafs.store.verify import Verified
 from tests.cli.conftest import Commands
 from tests.support.programs import CTL, command_line, environment
 
@@ -63,6 +64,37 @@ def test_fields_go_on_below_themselves() -> None:
 )
 def test_no_name_can_play_with_the_terminal(name: bytes, text: str) -> None:
     assert printable(name) == text
+
+
+ESCAPE = "\x1b[2J\n"
+
+
+def test_no_person_and_no_program_can_play_with_the_terminal() -> None:
+    """What an export or another lake says of who made it is not this user's own."""
+    actor = {"user": f"ann{ESCAPE}", "uid": 1, "host": f"host{ESCAPE}", "program": f"p{ESCAPE}"}
+    facts = {
+        "id": "D:v1",
+        "sha256": "00",
+        "time": "2024-07-04T12:00:00.000000000Z",
+        "actor": actor,
+        "message": ESCAPE,
+        "tags": [],
+        "files": 1,
+        "size_bytes": 1,
+        "disposed": False,
+        "entries": 1,
+        "public_key": "00",
+    }
+    entry = {"actor": actor, "dataset": "D", "sequence": 1, "summary": "", "time": facts["time"]}
+    made = {"name": f"trim{ESCAPE}", "parameters": {f"a{ESCAPE}": ESCAPE}}
+    shown = [
+        *words.fields(words.version_fields(facts)),
+        *evidence._verified_lines(Verified("D:v1", facts, [])),
+        *datasets._log_lines([entry]),
+        datasets.transform_text(made),
+    ]
+    assert "trim\\x1b" in shown[-1]
+    assert all(line.isprintable() for line in shown)
 
 
 @given(st.binary(max_size=40))
