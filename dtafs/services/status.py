@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from dtafs.core.names import format_time, version_name
+from dtafs.core.quantities import counted
 from dtafs.services.changes import Changes
 from dtafs.store.export import provenance_text
 from dtafs.store.index import VersionRow
@@ -50,4 +51,6 @@ class StatusSources:
         staging = self._lake.staging(name)
         state = "as the newest version" if staging.is_clean() else "changed"
         writers = len(staging.writers())
-        return f"{name}  {version}  {state}" + (f", {writers} files open" if writers else "")
+        return f"{name}  {version}  {state}" + (
+            f", {counted(writers, 'file')} open" if writers else ""
+        )

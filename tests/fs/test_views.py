@@ -73,7 +73,7 @@ async def test_the_status_is_made_for_each_open(world: World) -> None:
     await world.write("D/staging/y", b"2")
     assert b"D  v1  changed" in await world.read(".dtafs/status")
     opened = await world.open("D/staging/y", os.O_WRONLY)
-    assert b"1 files open" in await world.read(".dtafs/status")
+    assert b"1 file open" in await world.read(".dtafs/status")
     await opened.release()
 
 

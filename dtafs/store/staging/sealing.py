@@ -8,6 +8,7 @@ staging.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -123,9 +124,9 @@ def build(overlay: Overlay, fetch: Fetch, edit: Edit, sink: Sink | None = None) 
 def _sealable(row: InodeRow, name: bytes) -> Entry:
     if row.kind not in SEALABLE:
         kind = Kind(row.kind).name.lower().replace("_", " ")
-        raise RefusedError(f"{name!r} is a {kind}, which cannot be sealed")
+        raise RefusedError(f"{os.fsdecode(name)!r} is a {kind}, which cannot be sealed")
     if row.kind == Kind.FILE and row.whole_content is None:
-        raise BusyError(f"{name!r} was changed while the commit was under way")
+        raise BusyError(f"{os.fsdecode(name)!r} was changed while the commit was under way")
     return entry_of(row, name)
 
 
