@@ -22,10 +22,12 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
+from dtafs.core.periods import DAY_NS
+
 Action = Literal["move", "drop", "recall"]
 
-DAY_NS = 86_400 * 10**9
 HOT = "hot"
+"""The lake's own disk, where a tier is named."""
 
 
 class PackFacts(NamedTuple):

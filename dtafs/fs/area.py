@@ -38,6 +38,12 @@ class Changes(NamedTuple):
     drop_set_id: bool = False
 
 
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+"""Flags of `open` that what is sealed refuses."""
+
+DOTS = 2
+"""Cookies 1 and 2 follow `.` and `..`; those of what a directory holds are moved by as many."""
+
 Emit = Callable[[bytes, Attributes, int], bool]
 """Takes a name, its attributes and the cookie after it; False when there is no room for it."""
 

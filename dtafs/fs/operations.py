@@ -20,6 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 import pyfuse3
 import trio
 
+from dtafs.core.values import NAME_MAX_BYTES
 from dtafs.errors import DtafsError, IntegrityError, StorageError, outcome_of
 from dtafs.fs.area import Caller, Changes, OpenDirectory, OpenFile, refuse
 from dtafs.fs.attributes import Attributes
@@ -31,8 +32,13 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-NAME_MAX = 255
-BLOCK_BYTES = 4096
+PREFERRED_BYTES = 4096
+
+STATFS_FIELDS = (
+    *("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail"),
+    *("f_files", "f_ffree", "f_favail"),
+)
+"""What `df` is told of the file system that the lake is on."""
 
 FORGOTTEN_AT_ONCE = 256
 """Inodes taken back in one step of the loop: the kernel forgets up to 65,000 in one request."""
@@ -86,7 +92,7 @@ def _entry(found: Attributes) -> pyfuse3.EntryAttributes:
     entry.st_gid = found.gid
     entry.st_rdev = found.rdev
     entry.st_size = found.size
-    entry.st_blksize = BLOCK_BYTES
+    entry.st_blksize = PREFERRED_BYTES
     entry.st_blocks = found.blocks
     entry.st_atime_ns = found.atime_ns
     entry.st_mtime_ns = found.mtime_ns
@@ -292,11 +298,9 @@ class Operations(pyfuse3.Operations):
         except FileNotFoundError:
             refuse(errno.EIO)
         data = pyfuse3.StatvfsData()
-        for field in ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail"):
+        for field in STATFS_FIELDS:
             setattr(data, field, getattr(below, field))
-        for field in ("f_files", "f_ffree", "f_favail"):
-            setattr(data, field, getattr(below, field))
-        data.f_namemax = NAME_MAX
+        data.f_namemax = NAME_MAX_BYTES
         return data
 
     @guarded

@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 from dtafs.core.tree import Located, at_ordinal, find, open_root, scan
 from dtafs.core.values import Entry, Kind
 from dtafs.errors import DtafsError
-from dtafs.fs.area import Area, Caller, Emit, OpenDirectory, OpenFile, refuse
+from dtafs.fs.area import DOTS, WRITING, Area, Caller, Emit, OpenDirectory, OpenFile, refuse
 from dtafs.fs.attributes import MOVING_TIMEOUT_S, Attributes, sealed_attributes
 from dtafs.fs.handover import Handover
 from dtafs.fs.inodes import SEALED_BASE, group_number, sealed_number, split_sealed
@@ -35,8 +35,6 @@ KNOWN_MAX = 8_192
 
 VERSIONS_MAX = 256
 """Versions whose top entry is kept."""
-
-WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 
 
 DISPOSED_MODE = 0o555
@@ -265,10 +263,6 @@ class SealedArea(Area):
         except KeyError:
             refuse(errno.ESTALE)
         return Place(entry, ordinal, parent)
-
-
-DOTS = 2
-"""Cookies 1 and 2 follow `.` and `..`; the entry at position p is followed by cookie p + 3."""
 
 
 class _Listing(OpenDirectory):

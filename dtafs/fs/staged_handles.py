@@ -16,7 +16,7 @@ from typing import ParamSpec, TypeVar
 import trio
 
 from dtafs.errors import StorageFullError
-from dtafs.fs.area import Emit, OpenDirectory, OpenFile, refuse
+from dtafs.fs.area import DOTS, Emit, OpenDirectory, OpenFile, refuse
 from dtafs.fs.attributes import Attributes
 from dtafs.fs.far import FarReads
 from dtafs.fs.gate import Gate
@@ -44,9 +44,6 @@ BEGUN_BYTES = 8 * 1024 * 1024
 `fsync` done."""
 
 SET_ID = stat.S_ISUID | stat.S_ISGID
-
-DOTS = 2
-"""Cookies 1 and 2 follow `.` and `..`; those of `Staging` follow, moved by two."""
 
 
 class Home:

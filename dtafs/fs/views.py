@@ -21,7 +21,7 @@ import trio
 
 from dtafs.core.names import parse_version_name, version_name
 from dtafs.core.values import Kind
-from dtafs.fs.area import Area, Caller, Emit, OpenDirectory, OpenFile, refuse
+from dtafs.fs.area import WRITING, Area, Caller, Emit, OpenDirectory, OpenFile, refuse
 from dtafs.fs.attributes import Attributes, Owner, made_up, made_up_directory
 from dtafs.fs.inodes import ROOT, NumberTable
 from dtafs.store.catalog import Catalog
@@ -36,7 +36,6 @@ SUFFIX = ".txt"
 TEXTS_KEPT = 16
 """Texts of versions in memory: their length is bounded where they are made."""
 
-WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 
 Key = tuple[str, ...]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from dtafs.core.placement import HOT
 from dtafs.core.records import Amount, Survivor, VersionRef
 from dtafs.errors import IntegrityError
-from dtafs.store.placement.moves import HOT
 from dtafs.store.placement.stubs import tiers_of
 from dtafs.store.reference_walks import Held
 from dtafs.store.references import References

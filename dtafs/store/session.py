@@ -31,7 +31,7 @@ from dtafs.store.ingest import Ingest
 from dtafs.store.lake import Lake
 from dtafs.store.objects import ColdNode
 from dtafs.store.progress import Report
-from dtafs.store.session_records import RecordsSession
+from dtafs.store.session_records import RecordsSession, converted
 
 T = TypeVar("T")
 Gate = Callable[[Callable[[], Any]], Any]
@@ -149,8 +149,8 @@ class Session(RecordsSession):
         """
         for tag in tags:
             check_tag(tag)
-        made_from = tuple(_converted(source, Source) for source in sources)
-        made_by = _converted(transform, Transform) if transform is not None else None
+        made_from = tuple(converted(source, Source) for source in sources)
+        made_by = converted(transform, Transform) if transform is not None else None
         row = self.seal(
             dataset, message, tuple(tags), allow_empty, wait, made_from, made_by, progress
         )
@@ -226,7 +226,7 @@ class Session(RecordsSession):
         """What disposing of versions, each as dataset and number, would free."""
         from dtafs.store.apply import freed
 
-        named = [_converted({"at": v}, _Named).at for v in versions]
+        named = [converted(version, tuple[str, int]) for version in versions]
         return freed(self.lake, named, progress)
 
     def hold_still(self, dataset: str, call: Callable[[], None]) -> None:
@@ -249,7 +249,7 @@ class Session(RecordsSession):
         """Attach a tier; `settings` are the keys of its table, none for a table that is there."""
         from dtafs.store.tiers.attach import attach
 
-        return attach(self.lake, name, _converted(settings, TierSettings))
+        return attach(self.lake, name, converted(settings, TierSettings))
 
     def tier_remove(self, name: str) -> dict[str, Any]:
         """Take a tier away, unless it holds the only copy of something."""
@@ -345,14 +345,3 @@ class Session(RecordsSession):
                     f"({opener.program}); close it, or commit with --wait"
                 )
             time.sleep(WRITERS_POLL_S)
-
-
-class _Named(msgspec.Struct):
-    at: tuple[str, int]
-
-
-def _converted(value: dict[str, Any], wanted: type[T]) -> T:
-    try:
-        return msgspec.convert(value, wanted)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"this does not describe a {wanted.__name__.lower()}: {error}") from None

@@ -36,7 +36,7 @@ class RecordsSession:
         """Make or change rules, `dtafs.core.records.Rule` as plain dicts: all of them or none."""
         from dtafs.store.retention_changes import set_rules
 
-        wanted = {name: _converted(rule, Rule) for name, rule in rules.items()}
+        wanted = {name: converted(rule, Rule) for name, rule in rules.items()}
         return set_rules(self.lake, self.actor, wanted, reason, everything)
 
     def remove_rule(self, name: str, reason: str) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class RecordsSession:
         from dtafs.store.retention_changes import place_hold
 
         who = self.actor.user if custodian is None else custodian
-        held = Held(name, who, matter, reason, _converted(scope, Scope), descendants)
+        held = Held(name, who, matter, reason, converted(scope, Scope), descendants)
         return place_hold(self.lake, self.actor, held)
 
     def release_hold(self, name: str, reason: str, custodian: str | None = None) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class RecordsSession:
         """Agree to dispositions: of versions (dataset and number), or of all that wait in a plan."""
         from dtafs.store.retention_changes import approve, waiting_in_plan
 
-        named = [_converted(version, tuple[str, int]) for version in versions]
+        named = [converted(version, tuple[str, int]) for version in versions]
         if plan is not None:
             named += waiting_in_plan(self.lake, self.actor, plan)
         return approve(self.lake, self.actor, named, reason)
@@ -103,7 +103,8 @@ class RecordsSession:
         return confirm_clock(self.lake, self.actor, time, reason)
 
 
-def _converted(value: Any, wanted: type[T]) -> T:
+def converted(value: Any, wanted: type[T]) -> T:
+    """Plain values as what they describe; UsageError when they do not."""
     try:
         return msgspec.convert(value, wanted)
     except msgspec.ValidationError as error:

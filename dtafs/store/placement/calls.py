@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dtafs.core.placement import HOT
 from dtafs.core.values import Actor
 from dtafs.errors import UsageError
 from dtafs.store.placement.contents import is_archived
 from dtafs.store.placement.facts import Planner, plan_facts
-from dtafs.store.placement.moves import HOT, move_packs
+from dtafs.store.placement.moves import move_packs
 from dtafs.store.placement.pins import Pin, change_pins, read_pins
 from dtafs.store.placement.run import Tiering
 from dtafs.store.placement.targets import packs_of_targets, parse_target, plan_reading

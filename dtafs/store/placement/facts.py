@@ -7,8 +7,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from dtafs.core import placement as policy
-from dtafs.core.format import PackKind
+from dtafs.core.format import PackKind, pack_key
+from dtafs.core.periods import DAY_NS
 from dtafs.core.placement import Disk, PackFacts, Rules, Step, TierFacts, plan_placement
 from dtafs.errors import DtafsError
 from dtafs.store.durable import translated
@@ -33,6 +33,7 @@ class Planner:
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
         self._needs = Needs(lake)
+        self._wanted: set[int] = set()
 
     def plan(self, now_ns: int | None = None) -> list[Step]:
         """What the policy of `config.toml` has to be done now; nothing without a tier.
@@ -40,7 +41,7 @@ class Planner:
         IntegrityError when the pins cannot be read.
         """
         lake = self._lake
-        tiers = tier_facts(lake)
+        tiers = facts_of_tiers(lake)
         if not tiers:
             return []
         packs = self.facts()
@@ -82,8 +83,6 @@ class Planner:
 
     def _made_ns(self, pack: bytes) -> int:
         """When a pack was made that no version brought: a collection rewrote others."""
-        from dtafs.core.format import pack_key
-
         try:
             return (self._lake.path / pack_key(pack)).stat().st_mtime_ns
         except FileNotFoundError:
@@ -163,7 +162,7 @@ class Planner:
         return {pack: tag for pack, tag in found.items() if pack not in needed}
 
 
-def tier_facts(lake: Lake) -> list[TierFacts]:
+def facts_of_tiers(lake: Lake) -> list[TierFacts]:
     """The tiers of a lake, those that can be read first."""
     found = [TierFacts(name, lake.tiers.is_archive(name)) for name in lake.tiers]
     return sorted(found, key=lambda tier: tier.archive)
@@ -183,7 +182,7 @@ def rules_of(lake: Lake) -> Rules:
 
 
 def _ns(days: float) -> int | None:
-    return None if math.isinf(days) else int(days * policy.DAY_NS)
+    return None if math.isinf(days) else int(days * DAY_NS)
 
 
 def disk_facts(lake: Lake, packs_bytes: int) -> Disk:

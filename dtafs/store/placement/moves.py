@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dtafs.core.format import PackKind, pack_key
 from dtafs.core.placed import Stub
+from dtafs.core.placement import HOT
 from dtafs.errors import (
     BusyError,
     ConflictError,
@@ -325,9 +326,6 @@ def move_pack(lake: Lake, pack: bytes, tier_name: str, pace: Pace = unpaced) -> 
             if known and not lake.tier(other).needs_recall:
                 drop_copy(lake, pack, other)
     return size
-
-
-HOT = "hot"
 
 
 class Moved(NamedTuple):

@@ -24,11 +24,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from dtafs.core import tree
 from dtafs.core.nodes import Fetch
-from dtafs.core.values import Entry, Kind
+from dtafs.core.values import NAME_MAX_BYTES, Entry, Kind
 from dtafs.store.staging.counts import Counts
 from dtafs.store.staging.datafiles import DataFiles
 from dtafs.store.staging.rows import (
-    NAME_MAX,
     DatasetRow,
     Dentry,
     InodeRow,
@@ -363,7 +362,7 @@ def base_root_of(node: Node) -> bytes:
 
 def check_name(name: bytes) -> None:
     """Raise for what cannot be a file name."""
-    if len(name) > NAME_MAX:
+    if len(name) > NAME_MAX_BYTES:
         raise failure(errno.ENAMETOOLONG)
     if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
         raise failure(errno.EINVAL)

@@ -47,7 +47,6 @@ TABLES = (
     "doomed",
 )
 
-NAME_MAX = 255
 SYMLINK_MAX = 4095
 LINK_MAX = 65_000
 XATTR_NAME_MAX = 255

@@ -14,12 +14,12 @@ from typing import NamedTuple
 import msgspec
 
 from dtafs.core.names import suggest
+from dtafs.core.placement import HOT
 from dtafs.errors import ConflictError, NotFoundError, UsageError
 from dtafs.store.config import TierSettings, parse_config, read_config
 from dtafs.store.durable import Disk
 from dtafs.store.tiers.credentials import WITH_CREDENTIALS, AwsFiles
 
-HOT = "hot"
 PRIORITIES = ("Standard", "Bulk", "Expedited")
 ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
 """Storage classes of S3 whose objects must be restored before they are read. (GLACIER_IR, in spite of
