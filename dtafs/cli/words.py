@@ -11,7 +11,6 @@ from dtafs.store.compare import printable
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 LETTERS = {"added": "A", "changed": "M", "removed": "D"}
-TYPE_LETTERS = {"file": "-", "directory": "d", "symlink": "l", "fifo": "p"}
 TYPE_BITS = {
     "file": stat.S_IFREG,
     "directory": stat.S_IFDIR,

@@ -53,7 +53,6 @@ PLAIN_FILE = int(Kind.FILE)
 """Compared with in a third of the time that an enumeration takes."""
 
 _encoder = msgspec.msgpack.Encoder()
-_Raw = tuple[int, int, tuple[Entry, ...]]
 _decode_entries = msgspec.msgpack.Decoder(tuple[int, int, tuple[Entry, ...]]).decode
 _decode_branches = msgspec.msgpack.Decoder(tuple[int, int, tuple[Branch, ...]]).decode
 _decode_spans = msgspec.msgpack.Decoder(tuple[int, int, tuple[Span, ...]]).decode

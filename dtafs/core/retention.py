@@ -99,9 +99,6 @@ class Events(NamedTuple):
         return max((time for time in times if time is not None), default=None)
 
 
-NO_EVENTS = Events({}, {})
-
-
 class Reason(NamedTuple):
     """One thing that keeps a version, or did; `until_ns` None: without an end."""
 
@@ -242,7 +239,7 @@ def _rule_reason(active: ActiveRule, until_ns: int | None, version: VersionFacts
         text = (
             f"rule {active.name!r} keeps it until {format_time(until_ns)}: {period} after {since}"
         )
-    elif active.event is not None and rule.cutoff.start != SUPERSEDED:
+    elif active.event is not None:
         text = f"rule {active.name!r} keeps it until {period} after event {active.event!r}"
     elif rule.cutoff.start == SUPERSEDED and version.superseded_ns is None:
         text = f"rule {active.name!r} keeps it until {period} after a newer version supersedes it"

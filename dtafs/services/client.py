@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -220,12 +219,3 @@ def open_session(path: Path, program: str, wait_s: float) -> Iterator[AnySession
             from dtafs.store.tiers.mirror import mirror_what_came
 
             mirror_what_came(lake)
-
-
-def daemon_facts(lake: Path) -> dict[str, Any] | None:
-    """What the daemon of a lake says of itself (`pid`, `mountpoint`), or None."""
-    try:
-        facts = json.loads((lake / "run" / "daemon.json").read_bytes())
-    except (OSError, ValueError):
-        return None
-    return facts if isinstance(facts, dict) else None

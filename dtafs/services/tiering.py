@@ -30,7 +30,6 @@ RECALLERS = 2
 IDLE_S = 60.0
 """How often is looked, at least, whether there is something to do."""
 
-
 PAUSE_S = 0.05
 """The least between two looks that found nothing to do."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
 
 from msgspec import Struct
 
@@ -133,8 +132,3 @@ def _verify_content(lake: Lake, entry: Entry, audit: Audit, meter: Meter) -> str
     audit.files += 1
     audit.size_bytes += entry.size
     return "" if digest.digest() == entry.sha256 else "its SHA-256 is not the one that was sealed"
-
-
-def audit_facts(audit: Audit) -> dict[str, Any]:
-    """The counts of an audit, for JSON."""
-    return {name: getattr(audit, name) for name in audit.__struct_fields__}

@@ -11,8 +11,6 @@ from msgspec import Struct
 from dtafs.core.names import suggest
 from dtafs.errors import UsageError, from_os_error
 
-CONFIG_LIMIT_BYTES = 1024 * 1024
-
 
 class Cache(Struct, frozen=True, forbid_unknown_fields=True):
     """Memory for decoded data, and room for data of other tiers, in MiB."""

@@ -257,7 +257,7 @@ def approve(
         for dataset, number in dict.fromkeys(versions):
             row = lake.resolve(f"{dataset}:v{number}")
             decision = standing.decide(row, now_ns)
-            _may_approve(lake, actor, row, decision)
+            _may_approve(actor, row, decision)
             assert decision.rule is not None
             key = (decision.rule.name, decision.rule.rule.digest)
             ref = VersionRef(dataset, number, row.manifest_sha256.hex())
@@ -291,14 +291,14 @@ def waiting_in_plan(lake: Lake, actor: Actor, digest: str) -> list[tuple[str, in
             if item.action == "blocked":
                 row = lake.resolve(f"{item.dataset}:v{item.version}")
                 try:
-                    _may_approve(lake, actor, row, standing.decide(row, now_ns))
+                    _may_approve(actor, row, standing.decide(row, now_ns))
                 except (ConflictError, RefusedError):
                     continue
                 found.append((item.dataset, item.version))
         return found
 
 
-def _may_approve(lake: Lake, actor: Actor, row: VersionRow, decision: Decision) -> None:
+def _may_approve(actor: Actor, row: VersionRow, decision: Decision) -> None:
     if decision.fate == "disposed":
         raise ConflictError(f"{row.name} is disposed of already")
     if decision.rule is None or decision.fate == "kept":

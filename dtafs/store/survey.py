@@ -183,7 +183,7 @@ class Survey:
             ]
             for one in logged:
                 if one.entry is not None and one.entry.kind == "committed":
-                    self._add_version(one, one.entry)
+                    self._add_version(one.entry)
         read = [one.entry for logged in self.entries.values() for one in logged if one.entry]
         for entry in sorted(read, key=lambda e: (e.time_ns, e.dataset, e.sequence)):
             if entry.kind in ("committed", "collected", "disposed"):
@@ -220,7 +220,7 @@ class Survey:
             return LoggedEntry(dataset, sequence, digest, None, str(error))
         return LoggedEntry(dataset, sequence, digest, entry)
 
-    def _add_version(self, logged: LoggedEntry, entry: LogEntry) -> None:
+    def _add_version(self, entry: LogEntry) -> None:
         try:
             manifest = decode_manifest(entry.body)
         except DAMAGE as error:

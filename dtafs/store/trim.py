@@ -30,8 +30,6 @@ class Putter(Protocol):
 
     def status(self, dataset: str) -> dict[str, Any]: ...
 
-    def discard(self, dataset: str) -> dict[str, Any]: ...
-
 
 def trim_dataset(
     source: VersionPath, session: Putter, dataset: str, columns: tuple[str, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import mmap
 import os
 import socket
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dtafs.errors import BusyError, ConflictError, NotFoundError, RefusedError, UsageError
-from dtafs.services.client import RemoteSession, connect_to_daemon, daemon_facts
+from dtafs.services.client import RemoteSession, connect_to_daemon
 from dtafs.services.protocol import connect, decode_line, socket_path
 from dtafs.store.lake import Lake
 from dtafs.store.progress import Progress
@@ -206,10 +207,10 @@ def test_the_socket_refuses_nonsense(mounted_lake: Mount) -> None:
         connection.sendall(b'{"call": "create", "arg')
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(1) == b""
-    facts = daemon_facts(mounted_lake.lake)
-    assert facts is not None and facts["pid"] == mounted_lake.pid
+    facts = json.loads((mounted_lake.lake / "run" / "daemon.json").read_bytes())
+    assert facts["pid"] == mounted_lake.pid
 
 
 def test_no_daemon_no_session(lake_path: Path) -> None:
     assert connect_to_daemon(lake_path) is None
-    assert daemon_facts(lake_path) is None
+    assert not (lake_path / "run" / "daemon.json").exists()

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from dtafs.core.names import format_time, parse_time
 from dtafs.core.records import Cutoff, Held, Rule, Scope
 from dtafs.core.retention import (
-    NO_EVENTS,
     ActiveHold,
     ActiveRule,
     Approval,
@@ -27,6 +26,7 @@ from dtafs.core.retention_plan import Lookups, item_facts, plan_version
 from dtafs.core.values import Actor
 
 GOLDEN = Path(__file__).parents[1] / "core" / "golden" / "retention.json"
+NO_EVENTS = Events({}, {})
 ANN = Actor("ann", 1000, "archive", "dtafsctl")
 BOB = Actor("bob", 1001, "archive", "dtafsctl")
 EVE = Actor("eve", 1002, "desk", "dtafsctl")

@@ -181,9 +181,9 @@ class Recalls:
                 return False
             _look_s, pack = min(due)
             one = self._asked[pack]
-            before, one.state = one.state, "fetching"
+            one.state = "fetching"
         try:
-            self._advance(pack, one, before, pace)
+            self._advance(pack, one, pace)
         except (StorageError, StorageFullError, BusyError) as error:
             self._wait(one, "waiting", error)
             self._give_up_late(pack, one, error)
@@ -207,7 +207,7 @@ class Recalls:
             looks = [one.look_s - now_s for one in self._asked.values() if one.state != "fetching"]
         return max(0.0, min(looks)) if looks else None
 
-    def _advance(self, pack: bytes, one: _Asked, before: str, pace: Pace) -> None:
+    def _advance(self, pack: bytes, one: _Asked, pace: Pace) -> None:
         lake = self._lake
         if not lake.placed.is_hot(pack):
             stub = lake.placed.stub(pack)
@@ -215,7 +215,7 @@ class Recalls:
                 raise NotFoundError(f"pack {pack.hex()} is in no tier; run dtafsctl check")
             one.size, one.tier = stub.size, nearest(lake, pack)
             tier = lake.tier(one.tier)
-            if tier.needs_recall and not self._is_ready(pack, one, before):
+            if tier.needs_recall and not self._is_ready(pack, one):
                 return
         hot_until_ns = time.time_ns() + int(lake.config.tiering.recalled_days * 86_400e9)
         try:
@@ -229,7 +229,7 @@ class Recalls:
             self.done_packs += 1
             self._save()
 
-    def _is_ready(self, pack: bytes, one: _Asked, before: str) -> bool:
+    def _is_ready(self, pack: bytes, one: _Asked) -> bool:
         tier, key = self._lake.tier(one.tier), pack_key(pack)
         facts = tier.facts(key)
         if facts is None:

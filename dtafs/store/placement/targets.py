@@ -101,8 +101,7 @@ def plan_reading(lake: Lake, texts: Iterable[str]) -> dict[str, Any]:
     for name, place in places.items():
         settings = lake.tiers.settings.get(name)
         hours = settings.recall_hours if settings is not None and place["archive"] else 0.0
-        speed = SPEED_BYTES
-        place["time_s"] = round(hours * 3600 + place["moved_bytes"] / speed, 1)
+        place["time_s"] = round(hours * 3600 + place["moved_bytes"] / SPEED_BYTES, 1)
         price = settings.read_price_gib if settings is not None else 0.0
         place["price"] = round(price * place["moved_bytes"] / GIB, 4)
     order = sorted(places.values(), key=lambda place: (place["archive"], place["tier"] != "hot"))

@@ -377,12 +377,6 @@ class Staging(ByPath):
             changes.rebase(self._overlay, version, root, directories)
         self._area.flush()
 
-    def move_base(self, version: int, root: bytes) -> None:
-        """Lie on another version; what was changed is lost. Blocks; `fetch` may raise."""
-        with self._lock:
-            changes.start_again(self._overlay, self._files, self._area, Base(version, root))
-        self._area.flush()
-
     def discard(self, onto: Base | None = None) -> None:
         """Make staging the base again, or another. Open files, numbers but the root's become stale."""
         note_all(self._overlay, self._lock)
