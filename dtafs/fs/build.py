@@ -23,6 +23,7 @@ from dtafs.fs.top import Actions, TopArea
 from dtafs.fs.views import Sources, ViewsArea
 from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
+from dtafs.store.staging.staging import Staging
 
 
 class Directories:
@@ -43,7 +44,7 @@ def build_namespace(
     drafts: Drafts,
     sources: Sources,
     actions: Actions | None,
-    on_quiet: Callable[[str, int], None],
+    on_quiet: Callable[[Staging, int], None],
     store: Store | None = None,
 ) -> Namespace:
     """The namespace of a lake, on this event loop; `actions` is None for a read-only mount, `store`

@@ -31,6 +31,7 @@ from dtafs.store.lake import Lake
 from dtafs.store.staging.counts import Counts
 from dtafs.store.staging.opens import Opener
 from dtafs.store.staging.rows import Inode
+from dtafs.store.staging.staging import Staging
 
 SHOWN_MAX = 64
 """More than the calls that can be between showing an inode and remembering it."""
@@ -62,7 +63,7 @@ def program_of(pid: int) -> str:
 class StagedArea(Area):
     """The staging directories of all datasets.
 
-    `directory_of` gives the inode number of a dataset's directory; `on_quiet(dataset, inode)` is
+    `directory_of` gives the inode number of a dataset's directory; `on_quiet(staging, inode)` is
     called when the last writer of a file has closed it.
     """
 
@@ -74,7 +75,7 @@ class StagedArea(Area):
         gates: Gates,
         drafts: Drafts,
         directory_of: Callable[[str], int],
-        on_quiet: Callable[[str, int], None],
+        on_quiet: Callable[[Staging, int], None],
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._lake, self._nodes, self._gates, self._drafts = lake, nodes, gates, drafts
@@ -292,7 +293,7 @@ class StagedArea(Area):
             home = self._homes.setdefault(dataset, home)
             if home not in self._numbered:
                 self._numbered.append(home)
-            staging.on_quiet = partial(self._on_quiet, dataset)
+            staging.on_quiet = partial(self._on_quiet, staging)
         return home
 
     def _of(self, ino: int) -> Home:

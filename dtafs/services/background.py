@@ -20,6 +20,7 @@ from dtafs.errors import DtafsError
 from dtafs.services.changes import Changes
 from dtafs.store.commit import seal_files
 from dtafs.store.lake import Lake
+from dtafs.store.staging.staging import Staging
 
 log = logging.getLogger(__name__)
 
@@ -89,11 +90,12 @@ class BackgroundSealer:
         self._waiting: dict[str, _Waiting] = {}
         self._ready = trio.Event()
 
-    def offer(self, dataset: str, ino: int) -> None:
+    def offer(self, staging: Staging, ino: int) -> None:
         """The last writer of a file has closed it. On the event loop; quick."""
-        state = self._changes.lake.staging(dataset).generation(ino)
+        state = staging.generation(ino)
         if state is None:
             return
+        dataset = staging.dataset
         waiting = self._waiting.get(dataset)
         if waiting is None:
             waiting = self._waiting[dataset] = _Waiting()

@@ -46,6 +46,7 @@ from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
 from dtafs.store.session import Session, actor_here
 from dtafs.store.staging.outdated import Outdated
+from dtafs.store.staging.staging import Staging
 
 log = logging.getLogger(__name__)
 
@@ -347,7 +348,7 @@ class _Daemon:
             pyfuse3.terminate()
 
 
-def _ignore(dataset: str, ino: int) -> None:
+def _ignore(staging: Staging, ino: int) -> None:
     """A read-only mount has nothing to seal."""
 
 

@@ -51,7 +51,7 @@ class World:
             self.drafts,
             StatusSources(lake, Path("/mnt"), self.changes),
             None if read_only else self.changes,
-            lambda dataset, ino: self.quiet.append((dataset, ino)),
+            lambda staging, ino: self.quiet.append((staging.dataset, ino)),
         )
 
     async def at(self, path: str | bytes) -> Attributes:
