@@ -70,6 +70,9 @@ def place(
     if descendants:
         line += f" and {facts['descendants']:,} that were made from them"
     call.answer(facts, [line])
+    if facts["disposed"]:
+        gone = counted(facts["disposed"], "version")
+        call.say(f"{gone} in its scope cannot be held any more: disposed of before")
 
 
 def _what(call: Call, what: tuple[str, ...], datasets: str | None) -> tuple[str, list[int]]:

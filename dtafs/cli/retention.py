@@ -46,7 +46,8 @@ def explain(call: Call, version: str, at: str | None) -> None:
 
 def _explained(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Version", facts["id"]
-    yield "Keep until", ever_text(facts["keep_until"])
+    if facts["fate"] != "disposed":
+        yield "Keep until", ever_text(facts["keep_until"])
     yield "State", FATES[facts["fate"]]
     texts = [reason["text"] for reason in facts["reasons"]]
     yield "Decides", printable(texts[0])

@@ -37,8 +37,8 @@ from dtafs.store.retention_facts import (
 if TYPE_CHECKING:
     from dtafs.store.lake import Lake
 
-FOR_EVER = "for ever"
-"""How a time without an end is shown."""
+FOR_EVER, NO_LONGER = "for ever", "no longer"
+"""How a time without an end is shown, and the time until which a version is kept that is disposed of."""
 
 Obstacle = Callable[[VersionFacts], str | None]
 
@@ -115,7 +115,9 @@ def decision_facts(decision: Decision) -> dict[str, Any]:
     """A decision as a document shows it."""
     return {
         "fate": decision.fate,
-        "keep_until": time_or_ever(decision.keep_until_ns),
+        "keep_until": NO_LONGER
+        if decision.fate == "disposed"
+        else time_or_ever(decision.keep_until_ns),
         "rule": decision.rule.name if decision.rule else None,
         "holds": list(decision.holds),
         "approvals_needed": decision.approvals_needed,

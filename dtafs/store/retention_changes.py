@@ -188,17 +188,20 @@ def place_hold(lake: Lake, actor: Actor, held: Held) -> dict[str, Any]:
                 lake.resolve(f"{name}:v{number}")
         facts = _append(lake, held, actor)
         standing = Standing(lake.index)
-        reached = sum(
-            any(limits.held.name == held.name for limits in standing.holds_in(version))
+        reached = [
+            version.disposed > 0
             for row in lake.datasets()
             if parse_pattern(held.scope.datasets).matches(row.name)
             for version in versions_of(lake.index, row.name)
-        )
+            if any(limits.held.name == held.name for limits in standing.holds_in(version))
+        ]
+        gone, kept = sum(reached), len(reached) - sum(reached)
         followed = sum(
             any(hold.held.name == held.name for hold in holds)
             for holds in standing.inherited().values()
         )
-        return {"hold": held.name, "versions": reached, "descendants": followed, **facts}
+        counts = {"versions": kept, "disposed": gone, "descendants": followed}
+        return {"hold": held.name, **counts, **facts}
 
 
 def release_hold(

@@ -17,6 +17,7 @@ import os
 import pwd
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -207,8 +208,7 @@ class Session(RecordsSession):
         if not 0 <= grace_s < GRACE_MAX_S:
             raise UsageError("the grace period is between 0 and 100 years")
         if not dry_run:
-            while self.on_staging(self.lake.area.tidy):
-                pass
+            self._tidy()
         rule = Rule(int(grace_s * 1e9), wanted.rewrite_share)
         return collect(self.lake, self.actor, rule, dry_run=dry_run, report=progress)
 
@@ -216,8 +216,7 @@ class Session(RecordsSession):
         """Carry out what the rules of retention say; `dtafs.store.apply` says how."""
         from dtafs.store.apply import apply_plan
 
-        while self.on_staging(self.lake.area.tidy):
-            pass
+        self._tidy()
         return apply_plan(self.lake, self.actor, plan, self.hold_still, self.gone, progress)
 
     def freed(
@@ -296,6 +295,14 @@ class Session(RecordsSession):
         from dtafs.store.placement.targets import plan_reading
 
         return plan_reading(self.lake, what)
+
+    def _tidy(self) -> None:
+        """Remove the rows of staging that say what their versions say, also those that an earlier process
+        has left: what they name counts as needed by uncommitted work."""
+        for name in self.on_staging(self.lake.area.unopened):
+            self.on_staging(partial(self.lake.staging, name))
+        while self.on_staging(self.lake.area.tidy):
+            pass
 
     def on_staging(self, call: Callable[[], T]) -> T:
         """Make a call on staging's thread; the nodes it misses are read here, between attempts."""

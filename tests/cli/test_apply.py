@@ -85,9 +85,11 @@ def test_disposing(run: Commands) -> None:
     assert needles() and traces([run.lake], needles()) == []
     assert [v["disposed"] for v in run.json("ls", D)["versions"]] == [True, True, False]
     assert "GRS 3.1 item 020" in run("retain", "certificate", "D:v1")
-    assert "is disposed of" in run("retain", "explain", "D:v1") or "disposed of" in run(
-        "retain", "explain", "D:v1"
-    )
+    explained = run("retain", "explain", "D:v1")
+    assert "State    disposed of" in explained and "Keep until" not in explained
+    assert "no longer: it was disposed of by entry" in run("show", "D:v1")
+    held = run.json("hold", "place", "late", D, "--matter", "m", "--reason", "too late for two")
+    assert (held["versions"], held["disposed"]) == (1, 2)
     assert run.json("check", "--read-data")["sound"]
     assert "was not disposed of" in run.fails(3, "retain", "certificate", "D:v3")
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dtafs.core.records import Cutoff, Rule, Ruled
 from dtafs.core.retention_plan import Item
 from dtafs.store.archive import archive
 from dtafs.store.lake import Lake
 from dtafs.store.placement.stubs import is_away
+from dtafs.store.session import Session
+from tests.support.records import record
 from tests.support.small_lakes import ACTOR, commit, put_tree, read_version
 from tests.support.tiered import DATASET, content_packs, random_tree
 
@@ -39,6 +42,18 @@ def test_what_is_shared_waits_for_the_newer_version(tiered: Lake, tmp_path: Path
     assert away(tiered) == 1, "with the second version all of it is old"
     tiered.objects.clear()
     assert read_version(tiered, tiered.resolve(f"{DATASET}:v1")) == V1
+
+
+def test_what_an_earlier_process_has_left_in_staging_keeps_nothing(tiered: Lake) -> None:
+    """Rows of staging that say what the newest version says are no uncommitted work."""
+    rule = Rule(Cutoff("committed", "0d"), "archive", "GRS", DATASET, tier="warm")
+    tiered.close()
+    with Lake.open(tiered.path) as lake:
+        record(lake, Ruled("old", rule))
+        assert lake.area.unopened() == [DATASET]
+        facts = Session(lake, ACTOR).apply()
+        assert [item["version"] for item in facts["archived"]] == [1] and not facts["not_archived"]
+        assert away(lake) == len(content_packs(lake)) > 0
 
 
 def test_what_is_staged_again_stays(tiered: Lake, tmp_path: Path) -> None:

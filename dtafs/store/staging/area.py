@@ -244,6 +244,15 @@ class StagingArea:
             for content in (staging.remembered() if name != but_for else ())
         ]
 
+    def unopened(self) -> list[str]:
+        """The datasets that nobody has used since the area was opened and that have rows to tidy."""
+        found = []
+        for key, value in self.tables.scan("dataset", b""):
+            name, prefix = key.decode(), decode_dataset(value).tree_prefix
+            if name not in self._stagings and len(self.tables.some("inode", prefix, number(0))) > 1:
+                found.append(name)
+        return found
+
     def tidy(self, limit: int = 256) -> bool:
         """Remove some of what nothing needs any more; True while there is more. Blocks."""
         return self.remove_leftovers(limit) or self.tidy_rows(limit)
