@@ -10,6 +10,7 @@ import msgspec
 from dtafs.core.entries import LogEntry
 from dtafs.core.names import LAKE_LOG
 from dtafs.core.record_checks import decode_archived, decode_destroyed, decode_disposed
+from dtafs.store.checks_dispositions import Past
 from dtafs.store.findings import WARNING, Affected
 from dtafs.store.index_records import (
     ArchivedRow,
@@ -28,13 +29,18 @@ RECORD_TABLES = ("rule", "hold", "event", "approval")
 
 
 def check_records(survey: Survey) -> None:
-    """I3, for rules, holds, events, approvals, dispositions and lineage: what the log says."""
+    """I3, for rules, holds, events, approvals, dispositions and lineage: what the log says. And I5, of
+    dispositions: that nothing kept what they destroyed."""
     logs = survey.entries.keys() | survey.lake.index.heads().keys()
     if not all(survey.log_is_whole(name) for name in logs):
         return  # reported already, and what the rows should be is not known
     rows = RowsInMemory()
     entries = [one.entry for logged in survey.entries.values() for one in logged if one.entry]
+    # Of a lake in which nothing was disposed of there is nothing to remember.
+    past = Past(survey, rows) if survey.disposed else None
     for entry in sorted(entries, key=lambda e: (e.time_ns, e.dataset, e.sequence)):
+        if past is not None:
+            survey.attempt(5, "holding dispositions against the rules", partial(past.note, entry))
         _replay(survey, rows, entry)
     own = survey.entries.get(LAKE_LOG, [])
     if own:

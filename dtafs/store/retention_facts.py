@@ -82,7 +82,8 @@ class Limits(NamedTuple):
         )
 
 
-def _limits(held: Held) -> Limits:
+def limits_of(held: Held) -> Limits:
+    """A hold whose scope can be asked."""
     scope = held.scope
     after, before = (
         None if text is None else parse_time(text)
@@ -102,7 +103,7 @@ class Standing:
         self._index = index
         self._holds: Patterns[Limits] = Patterns()
         for hold in self.holds:
-            self._holds.add(parse_pattern(hold.held.scope.datasets), _limits(hold.held))
+            self._holds.add(parse_pattern(hold.held.scope.datasets), limits_of(hold.held))
         self._last: tuple[str, list[Limits]] = ("", [])
         """The dataset that was asked about last, and the holds for it: versions come by dataset."""
         self.follows = any(hold.held.descendants for hold in self.holds)
@@ -197,7 +198,7 @@ class Standing:
     def _follow(
         self, held: Held, names: list[str], found: dict[tuple[str, int], list[ActiveHold]]
     ) -> None:
-        limits, pattern = _limits(held), parse_pattern(held.scope.datasets)
+        limits, pattern = limits_of(held), parse_pattern(held.scope.datasets)
         seen: set[tuple[str, int]] = set()
         for name in (name for name in names if pattern.matches(name)):
             for version in versions_of(self._index, name):

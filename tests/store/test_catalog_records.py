@@ -21,7 +21,7 @@ from dtafs.core.records import (
 )
 from dtafs.store.catalog import Catalog
 from dtafs.store.lake import Lake
-from tests.support.records import ALWAYS, HELD, SEVEN, TIME, record, ref
+from tests.support.records import ALWAYS, HELD, NOW, SEVEN, TIME, record, ref
 from tests.support.small_lakes import ACTOR, commit, put_tree, tree_of_seed
 
 SCHEDULER = "SELECT ds_id, ver FROM versions WHERE ts < date('now', '-7 years')"
@@ -79,10 +79,11 @@ def test_events_approvals_and_dispositions(lake: Lake) -> None:
     one, two = ref(lake.resolve("D:v1")), ref(lake.resolve("D:v2"))
     record(lake, Event("closed", "D", TIME, 2))
     record(lake, Event("closed", "D", TIME))
-    record(lake, Approved("seven", SEVEN.digest, (one,)))
+    record(lake, Ruled("seven", NOW))
+    record(lake, Approved("seven", NOW.digest, (one,)))
     record(lake, Archived((one, two), "arch", "GRS", "cold"))
     number = record(
-        lake, Disposed((one,), "seven", SEVEN.digest, "GRS", "ab" * 32, approvers=(ACTOR,))
+        lake, Disposed((one,), "seven", NOW.digest, "GRS", "ab" * 32, approvers=(ACTOR,))
     )
     gone = "SELECT ds_id, ver, rule, authority, approvers, tiers FROM dispositions"
     assert query(lake, gone) == [("D", "v1", "seven", "GRS", ACTOR.user, "")]
@@ -94,5 +95,5 @@ def test_events_approvals_and_dispositions(lake: Lake) -> None:
         ("v1", "cold"),
         ("v2", "cold"),
     ]
-    assert query(lake, "SELECT COUNT(*) FROM entries WHERE ds_id = '.lake'") == [(3,)]
+    assert query(lake, "SELECT COUNT(*) FROM entries WHERE ds_id = '.lake'") == [(4,)]
     assert query(lake, "SELECT id FROM datasets") == [("D",)]

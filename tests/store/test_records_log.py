@@ -33,7 +33,7 @@ from dtafs.store.reindex import dump, reindex, reindex_at
 from dtafs.store.repair_closed import repair_at
 from dtafs.store.retention import clock_doubt
 from dtafs.store.verify import verify_package
-from tests.support.records import ALWAYS, HELD, SEVEN, TIME, record, ref
+from tests.support.records import ALWAYS, HELD, NOW, SEVEN, TIME, record, ref
 from tests.support.small_lakes import ACTOR, commit, put_tree, tree_of_seed
 
 TABLES = ("rule", "hold", "event", "approval", "archived", "disposition", "child")
@@ -49,6 +49,10 @@ def filled(lake: Lake, tmp_path: Path) -> Lake:
         put_tree(lake, "D", tree_of_seed(seed), tmp_path / "scratch")
         commit(lake, "D")
     first = lake.resolve("D:v1")
+    record(lake, Ruled("seven", NOW))
+    record(lake, Archived((ref(lake.resolve("D:v3")),), "old", "GRS", "cold"))
+    number = record(lake, Disposed((ref(first),), "seven", NOW.digest, "GRS", "ab" * 32))
+    record(lake, Destroyed(number, (ref(first),), {"hot": Amount(1, 2, 3)}))
     record(lake, Ruled("seven", SEVEN, "the schedule"))
     record(lake, Ruled("always", ALWAYS))
     record(lake, Ruled("brief", SEVEN))
@@ -60,9 +64,6 @@ def filled(lake: Lake, tmp_path: Path) -> Lake:
     record(lake, Event("closed", "D", "2023-01-01"))
     record(lake, Approved("seven", SEVEN.digest, (ref(first), ref(lake.resolve("D:v2")))))
     record(lake, Clocked(TIME, TIME))
-    record(lake, Archived((ref(lake.resolve("D:v3")),), "old", "GRS", "cold"))
-    number = record(lake, Disposed((ref(first),), "seven", SEVEN.digest, "GRS", "ab" * 32))
-    record(lake, Destroyed(number, (ref(first),), {"hot": Amount(1, 2, 3)}))
     return lake
 
 
@@ -85,7 +86,7 @@ def test_what_is_recorded_is_in_the_index(filled: Lake) -> None:
     assert filled.resolve("D:v1").disposed == 6 and not filled.resolve("D:v2").disposed
     assert [row.name for row in filled.datasets()] == ["D"]
     own = filled.index.own()
-    assert own is not None and own.sequence == 11
+    assert own is not None and own.sequence == 12
     assert filled.index.heads().keys() == {"D", LAKE_LOG}
 
 
@@ -97,13 +98,13 @@ def test_the_index_follows_from_the_log(filled: Lake) -> None:
     record(filled, Ruled("more", SEVEN))
     filled.close()
     shutil.rmtree(filled.path / "index")
-    assert reindex_at(filled.path)["entries"] == 19
+    assert reindex_at(filled.path)["entries"] == 20
 
 
 def test_nothing_is_found_wrong(filled: Lake) -> None:
     assert check(filled, read_data=True) == []
     audit = verify_lake(filled)
-    assert audit.findings == [] and (audit.datasets, audit.entries) == (1, 18)
+    assert audit.findings == [] and (audit.datasets, audit.entries) == (1, 19)
 
 
 def test_the_later_time_of_an_event_counts(lake: Lake) -> None:
@@ -195,10 +196,10 @@ def test_a_damaged_entry_is_named_and_mended(
 
 @pytest.mark.damages_lake
 def test_a_lost_end_of_the_own_log_stops_what_is_added(filled: Lake) -> None:
-    (filled.path / "log" / LAKE_LOG / "0000000011").unlink()
+    (filled.path / "log" / LAKE_LOG / "0000000012").unlink()
     with pytest.raises(IntegrityError, match="gone or altered"):
         record(filled, Ruled("more", SEVEN))
-    assert any("but entry 11 existed" in finding.message for finding in check(filled))
+    assert any("but entry 12 existed" in finding.message for finding in check(filled))
 
 
 def test_kinds_stay_in_their_log(lake: Lake) -> None:

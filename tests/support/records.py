@@ -23,6 +23,7 @@ from tests.support.small_lakes import ACTOR
 
 TIME = "2024-07-04T12:00:00.000000000Z"
 SEVEN = Rule(Cutoff("committed", "7y"), "dispose", "GRS 3.1 item 020", "D")
+NOW = Rule(Cutoff("committed", "0d"), "dispose", "GRS", "D")
 ALWAYS = Rule(Cutoff("committed", "7y"), "dispose", "44 U.S.C. 3303a", "D", mode="compliance")
 HELD = Held("case", "ann", "Doe v. Roe", "subpoena", Scope("D"))
 
