@@ -114,8 +114,9 @@ class Log:
     ) -> Appended:
         """Create entry `sequence` durably; ConflictError when somebody else made that number.
 
-        IntegrityError when the entry before it is not there as it was: a log grows only where it is
-        whole, or the gap would hide what was sealed before.
+        RefusedError when it would be too large to be read again. IntegrityError when the entry before
+        it is not there as it was: a log grows only where it is whole, or the gap would hide what was
+        sealed before.
         """
         if self._signer is None:
             raise RefusedError(
@@ -129,6 +130,11 @@ class Log:
             self._superblock.lake, dataset, sequence, previous, time_ns, actor, kind, body
         )
         data = self._signer.seal_entry(canonical_json(entry))
+        if len(data) > ENTRY_LIMIT_BYTES:  # nobody could read it, nor what comes after it
+            raise RefusedError(
+                f"the log of {dataset!r} takes no entry as large as this {kind}: {len(data):,} bytes, "
+                f"of {ENTRY_LIMIT_BYTES:,} at most"
+            )
         path = self.path(dataset, sequence)
         self._disk.make_directory(path.parent)
         try:

@@ -24,6 +24,7 @@ from dtafs.errors import (
     UnsupportedError,
     UsageError,
 )
+from dtafs.store import log
 from dtafs.store.founding import read_superblock
 from dtafs.store.lake import Lake
 
@@ -271,3 +272,15 @@ def test_a_lake_whose_staging_cannot_be_flushed_is_closed_all_the_same(
     with Lake.open(lake_path) as again:
         staging = again.staging("D")
         assert staging.lookup(staging.root_ino, b"x") is not None, "it was in the journal"
+
+
+def test_an_entry_that_could_not_be_read_again_is_not_written(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.create_dataset("D", ANN)
+    monkeypatch.setattr(log, "ENTRY_LIMIT_BYTES", 4_000)
+    body = {"version": 1, "manifest": "", "format": "zip", "name": "x" * 4_000}
+    with pytest.raises(RefusedError, match="takes no entry as large as this exported"):
+        lake.record("D", "exported", body, ANN)
+    assert lake.dataset("D").sequence == 1
+    assert [one.entry.kind for one in lake.log.read_from("D", 1)] == ["created"]
