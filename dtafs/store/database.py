@@ -18,11 +18,11 @@ import contextlib
 import functools
 import sys
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import get_ident
 from typing import Any, TypeVar
+from zlib import crc32
 
 import lmdb
 import msgspec
@@ -44,7 +44,11 @@ MAP_START_BYTES = 64 * 1024 * 1024
 MAP_LIMIT_BYTES = 1 << 44
 CLOSE_WAIT_S = 5.0
 """Longer than any read takes; a reader that never ends must not keep a lake from closing."""
+OTHER_THREAD = "an LMDB txn was used on another thread than its own"
 CRC_BYTES = 4
+CRC_OF_ITSELF = 0x2144DF1C
+"""The CRC-32 of any bytes that are followed by their CRC-32, its least byte first."""
+
 EXAMINATIONS_MAX = 10
 
 
@@ -59,12 +63,14 @@ class Txn:
 
     def _table(self, table: str) -> Any:
         if get_ident() != self._thread:
-            raise AssertionError("an LMDB txn was used on another thread than its own")
+            raise AssertionError(OTHER_THREAD)
         return self._tables[table]
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """The value of a key, or None."""
-        rows = self._table(table)
+        if get_ident() != self._thread:
+            raise AssertionError(OTHER_THREAD)
+        rows = self._tables[table]
         if rows is None:
             return None
         raw: Any = self._txn.get(key, db=rows)
@@ -106,19 +112,17 @@ class Txn:
 
 @functools.cache
 def _table_crc(table: str) -> int:
-    return zlib.crc32(table.encode())
+    return crc32(table.encode())
 
 
 def _crc(table: str, key: bytes, value: bytes) -> bytes:
-    crc = zlib.crc32(value, zlib.crc32(key, _table_crc(table)))
-    return crc.to_bytes(CRC_BYTES, "little")
+    return crc32(value, crc32(key, _table_crc(table))).to_bytes(CRC_BYTES, "little")
 
 
 def _open(table: str, key: bytes, raw: bytes) -> bytes:
-    value = raw[:-CRC_BYTES]
-    if raw[-CRC_BYTES:] != _crc(table, key, value):
+    if crc32(raw, crc32(key, _table_crc(table))) != CRC_OF_ITSELF:
         raise IntegrityError(f"a row of the LMDB table {table!r} is damaged (key {key.hex()})")
-    return value
+    return raw[:-CRC_BYTES]
 
 
 def _successor(prefix: bytes) -> bytes | None:

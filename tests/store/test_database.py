@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import zlib
 from pathlib import Path
 
 import lmdb
@@ -169,6 +170,32 @@ def test_an_altered_value_is_never_returned(tmp_path: Path) -> None:
         with pytest.raises(IntegrityError, match="damaged"):
             txn.get("a", b"1234")
     database.close()
+
+
+@pytest.mark.parametrize("value", [b"", b"v", bytes(9), bytes(range(40))])
+def test_each_bit_of_a_row_counts_and_so_does_its_place(tmp_path: Path, value: bytes) -> None:
+    with lmdb.open(str(tmp_path), max_dbs=2) as env:
+        tables = {name: env.open_db(name.encode()) for name in ("a", "b")}
+        with env.begin(write=True) as raw:
+            txn = Txn(raw, tables)
+            txn.put("a", b"key", value)
+            row = raw.get(b"key", db=tables["a"])
+            crc = zlib.crc32(b"akey" + value)
+            assert row == value + crc.to_bytes(4, "little") and txn.get("a", b"key") == value
+            damaged = [row[:size] for size in range(len(row))]
+            for bit in range(len(row) * 8):
+                flipped = bytearray(row)
+                flipped[bit // 8] ^= 1 << bit % 8
+                damaged.append(bytes(flipped))
+            for other in damaged:
+                raw.put(b"key", other, db=tables["a"])
+                with pytest.raises(IntegrityError, match="damaged"):
+                    txn.get("a", b"key")
+            raw.put(b"kez", row, db=tables["a"])
+            raw.put(b"key", row, db=tables["b"])
+            for table, key in (("a", b"kez"), ("b", b"key")):
+                with pytest.raises(IntegrityError, match="damaged"):
+                    txn.get(table, key)
 
 
 @pytest.mark.parametrize(("folder", "table"), [("staging", b"bytes"), ("index", b"copy")])

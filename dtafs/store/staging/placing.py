@@ -24,6 +24,7 @@ from dtafs.store.staging.overlay import (
     names_in,
 )
 from dtafs.store.staging.rows import EMPTY, NOWHERE, SYMLINK_MAX, WHOLE, InodeRow, decode_dentry
+from dtafs.store.staging.view import View
 from dtafs.store.staging.walk import entry_of
 
 Path = tuple[bytes, ...]
@@ -253,7 +254,13 @@ def _replace(op: Operation, at: names.Place, thing: Placing, now_ns: int) -> Ino
 
 def find_path(overlay: Overlay, path: Path) -> Node | None:
     """What is at a path, or None; symlinks are not followed."""
-    node, rest = _through_rows(overlay, path)
+    with overlay.tables.view() as view:
+        node, rest = _through_rows(overlay, view, path)
+    return _through_base(overlay, node, rest)
+
+
+def _through_base(overlay: Overlay, node: Node | None, rest: Path) -> Node | None:
+    """What is at the rest of a path below a node."""
     for name in rest:
         if node is None or kind_of(node) != Kind.DIRECTORY:
             return None
@@ -261,42 +268,54 @@ def find_path(overlay: Overlay, path: Path) -> Node | None:
     return node
 
 
-def _through_rows(overlay: Overlay, path: Path) -> tuple[Node | None, Path]:
+def _through_rows(overlay: Overlay, view: View, path: Path) -> tuple[Node | None, Path]:
     """How far rows lead, looked up together, and the rest of the path; None where they say that there
     is nothing."""
     node: Node | None = overlay.node(overlay.root_ino)
-    with overlay.tables.view() as view:
-        for at, name in enumerate(path):
-            data = None
-            if isinstance(node, InodeRow) and node.kind == Kind.DIRECTORY and node.nlink:
-                data = view.get("dentry", overlay.owner(node.ino), name)
-            if data is None:
-                return node, path[at:]
-            ino = decode_dentry(data).ino
-            node = overlay.virtuals.get(ino) or overlay.load_row(view, ino)
-            if node is None:
-                break
+    for at, name in enumerate(path):
+        data = None
+        if isinstance(node, InodeRow) and node.kind == Kind.DIRECTORY and node.nlink:
+            data = view.get("dentry", overlay.owner(node.ino), name)
+        if data is None:
+            return node, path[at:]
+        ino = decode_dentry(data).ino
+        node = overlay.virtuals.get(ino) or overlay.load_row(view, ino)
+        if node is None:
+            break
     return node, ()
 
 
 def names_at(overlay: Overlay, path: Path, most: int) -> Iterable[bytes] | None:
     """The names in the directory at a path, in no order: none where there is no directory. None for
     one that may have more than `most`, of which a call should not go through all."""
-    node = find_path(overlay, path)
+    with (
+        overlay.tables.view() as view
+    ):  # most directories that `put` asks for have rows all the way
+        node, rest = _through_rows(overlay, view, path)
+        rows, more = _dentries(overlay, view, node, most)
+    if rest:
+        node = _through_base(overlay, node, rest)
+        with overlay.tables.view() as view:
+            rows, more = _dentries(overlay, view, node, most)
     if node is None or kind_of(node) != Kind.DIRECTORY:
         return ()
     root = base_root_of(node)
-    if names_in(overlay.fetch, root) > most:
+    if more or names_in(overlay.fetch, root) > most:
         return None
     names = {found.entry.name for found in tree.scan(overlay.fetch, root)}
-    if isinstance(node, InodeRow):
-        with overlay.tables.view() as view:
-            rows, more = view.some("dentry", overlay.owner(node.ino), b"", most)
-        if more is not None:
-            return None
-        for name, data in rows:
-            (names.add if decode_dentry(data).ino else names.discard)(name)
+    for name, data in rows:
+        (names.add if decode_dentry(data).ino else names.discard)(name)
     return names
+
+
+def _dentries(
+    overlay: Overlay, view: View, node: Node | None, most: int
+) -> tuple[list[tuple[bytes, bytes]], bool]:
+    """The rows of the names in a directory, `most` of them, and whether there are more."""
+    if not isinstance(node, InodeRow) or node.kind != Kind.DIRECTORY:
+        return [], False
+    rows, following = view.some("dentry", overlay.owner(node.ino), b"", most)
+    return rows, following is not None
 
 
 def content_at(overlay: Overlay, path: Path) -> Content | None:

@@ -42,10 +42,12 @@ class View:
 
     def get(self, table: str, owner: bytes, rest: bytes) -> bytes | None:
         """The value of a row, or None."""
-        for batch in (self._active, self._frozen):
-            rows = batch.rows[table].get(owner)
-            if rows is not None and rest in rows:
-                return rows[rest]
+        rows = self._active.rows[table].get(owner)
+        if rows is not None and rest in rows:
+            return rows[rest]
+        rows = self._frozen.rows[table].get(owner)
+        if rows is not None and rest in rows:
+            return rows[rest]
         return self._txn.get(table, owner + rest)
 
     def some(
