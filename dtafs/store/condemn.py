@@ -30,7 +30,7 @@ import msgspec
 from msgspec import Struct
 
 from dtafs.core.values import HASH_BYTES
-from dtafs.errors import BusyError, IntegrityError, NotFoundError, StorageFullError
+from dtafs.errors import BusyError, DtafsError, NotFoundError, StorageFullError
 from dtafs.store.durable import Disk, read_file
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def read_marks(lake: Path) -> dict[bytes, Mark]:
             raise ValueError("a name is not that of a pack")
     except NotFoundError:
         return {}
-    except (msgspec.MsgspecError, ValueError, RecursionError, IntegrityError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError, DtafsError) as error:
         log.warning("%s is damaged (%s): condemned packs get a new grace period", path, error)
         return {}
     return marks

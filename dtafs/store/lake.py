@@ -52,7 +52,7 @@ from dtafs.store.log import Appended, Log
 from dtafs.store.objects import Objects
 from dtafs.store.packfiles import PackFiles
 from dtafs.store.packs import Place
-from dtafs.store.pending import Pending
+from dtafs.store.pending import open_pending
 from dtafs.store.placement.far import Far
 from dtafs.store.placement.heat import Heat
 from dtafs.store.placement.recalls import Recalls
@@ -93,8 +93,7 @@ class Lake:
         self._retired: list[Index] = []
         self.pending = None
         if self.can_write:
-            with staging_damage(path):
-                self.pending = Pending(path / "staging" / "pending")
+            self.pending = open_pending(path, self.index)
         # Where AWS's own tools look for credentials, a library has to look as well.
         self.tiers = Tiers(path, superblock, self.config.tiers, os.environ)
         """The tiers that this host knows, by name."""

@@ -26,6 +26,8 @@ import msgspec
 
 from dtafs.core.values import HASH_BYTES
 from dtafs.store.database import Database, Txn, row_decoder
+from dtafs.store.founding import staging_damage
+from dtafs.store.index import Index
 from dtafs.store.index_packs import decode_place, encode_place
 from dtafs.store.packs import Pack, Place
 
@@ -173,3 +175,15 @@ def _delete(owner: bytes, rows: list[tuple[bytes, bytes]], intent: bool, txn: Tx
             txn.delete("chunk", chunk + owner)
     if intent:
         txn.delete("intent", owner)
+
+
+def open_pending(lake: Path, index: Index) -> Pending:
+    """The pending packs of a lake that is opened for writing, after its index; where they are damaged, the
+    index is closed: LMDB opens no file twice in a process, and this one may try again once that is mended.
+    """
+    try:
+        with staging_damage(lake):
+            return Pending(lake / "staging" / "pending")
+    except BaseException:
+        index.close()
+        raise

@@ -102,11 +102,16 @@ class Killer:
         return run
 
 
-if __name__ == "__main__":
+def arm() -> None:
+    """Have this process kill itself where its environment says."""
     killer = Killer(point_of(os.environ["KILL_AT"]), Path(os.environ["KILL_WHEN"]))
     for primitive in PRIMITIVES:
         setattr(Disk, primitive, killer.around(primitive, getattr(Disk, primitive)))
     vars(index).update(ROWS_AT_ONCE=ROWS_AT_ONCE, GATHERED_ROWS=GATHERED_ROWS)
     vars(spool).update(HELD_BYTES=HELD_BYTES)
     Database.write = killer.around_commit(Database.write)  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    arm()
     main()

@@ -246,7 +246,7 @@ def _reopen(path: Path, scratch: Path, reached: Callable[[str], None]) -> None:
     reached("v2")
 
 
-def _garbage_away(path: Path, scratch: Path) -> None:
+def garbage_away(path: Path, scratch: Path) -> None:
     """As `_with_garbage`, and a tier has all content, the half of a pack that is garbage included."""
     _with_garbage(path, scratch)
     moves.send_away(path)
@@ -295,7 +295,7 @@ SCENARIOS = (
     Scenario("recall", moves.away, moves.recall, BOTH, 2, finish=moves.finish_recall),
     Scenario("move on", moves.away, moves.move_on, BOTH, 2, finish=moves.finish_move_on),
     Scenario("collect in a tier", moves.garbage, moves.collect, BOTH, 2, None, moves.collect_again),
-    Scenario("rewrite in a tier", _garbage_away, _collect, BOTH, 2, ONE, moves.collect_again),
+    Scenario("rewrite in a tier", garbage_away, _collect, BOTH, 2, ONE, moves.collect_again),
     Scenario("mirror", mirrors.hot, mirrors.act, {1: ONE}, 1, finish=mirrors.finish),
     Scenario("mirror goes on", mirrors.mirrored, mirrors.act, BOTH, 2, finish=mirrors.finish),
     Scenario("restore", mirrors.lost, mirrors.restoring, BOTH, 2, recover=mirrors.recover),

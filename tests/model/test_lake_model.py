@@ -2,7 +2,8 @@
 
 The model keeps, for each dataset, what is staged and what each version holds. After every step the
 checker reads every byte; at random moments everything is read back and compared. Reopening and
-reindexing must change nothing that anybody can see.
+reindexing must change nothing that anybody can see, and neither must where packs lie. Superseded versions
+with the tag `raw` are disposed of by a rule, unless a hold is on their dataset.
 """
 
 from __future__ import annotations
@@ -27,13 +28,18 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from dtafs.core.records import Cutoff, Rule
 from dtafs.core.values import Kind
-from dtafs.errors import NotFoundError, RefusedError
+from dtafs.errors import DisposedError, NotFoundError, RefusedError
 from dtafs.store.check import check
 from dtafs.store.lake import Lake
+from dtafs.store.placement.moves import move_packs
+from dtafs.store.placement.stubs import tiers_of
 from dtafs.store.reindex import dump, reindex, reindex_at
+from dtafs.store.retention_changes import set_rules
 from dtafs.store.session import Session
 from tests.support.small_lakes import ACTOR, Item, Tree, commit, read_version, write_tree
+from tests.support.tiered import content_packs
 from tests.support.tried import tried
 
 DATASETS = ("first", "second")
@@ -47,6 +53,8 @@ CONTENTS = st.one_of(
     # Several chunks, of which most are the same in any two of them.
     st.integers(0, 5).map(lambda number: COMMON + bytes([number]) * 70_000),
 )
+TIERS = ("near", "far")
+RAW_GOES = Rule(Cutoff("superseded", "0d"), "dispose", "a test", tags=("raw",))
 MODES = st.sampled_from([0o644, 0o600, 0o755])
 STAGED_MODE = 0o755
 """Of directories that a put makes on the way to what it puts."""
@@ -82,6 +90,17 @@ class LakeMachine(RuleBasedStateMachine):
         self.top = Path(tempfile.mkdtemp(prefix="dtafs-model-", dir=_fast_directory()))
         self.path, self.scratch = self.top / "lake", self.top / "scratch"
         self.lake = Lake.create(self.path)
+        for tier in TIERS:
+            (self.top / tier).mkdir()
+            shutil.copy(self.path / "lake.json", self.top / tier)
+        tables = [f'[tiers.{tier}]\nurl = "file://{self.top / tier}"\n' for tier in TIERS]
+        (self.path / "config.toml").write_text("".join(tables))
+        self.lake.close()
+        self.lake = Lake.open(self.path)
+        set_rules(self.lake, ACTOR, {"raw": RAW_GOES})
+        self.held: set[str] = set()
+        self.gone: set[tuple[str, int]] = set()
+        """Versions that were disposed of."""
         self.staged: dict[str, Tree] = {}
         self.versions: dict[str, list[Tree]] = {}
         self.tags: dict[str, list[set[str]]] = {}
@@ -175,6 +194,10 @@ class LakeMachine(RuleBasedStateMachine):
         which = data.draw(st.sampled_from([n for n in DATASETS if self.versions[n]]))
         number = data.draw(st.integers(1, len(self.versions[which])))
         tags = self.tags[which][number - 1]
+        if tag in tags and tag == "raw" and which in self.held:
+            with pytest.raises(RefusedError, match="decides under a hold"):
+                self.session.set_tags(which, number, remove=[tag])
+            return
         if tag in tags:
             self.session.set_tags(which, number, remove=[tag])
         else:
@@ -233,6 +256,55 @@ class LakeMachine(RuleBasedStateMachine):
         facts = self.session.collect(grace_s)
         assert all(pack["action"] != "wait" for pack in facts["packs"]) or grace_s
 
+    @rule(tier=st.sampled_from(TIERS), data=st.data())
+    def move(self, tier: str, data: st.DataObject) -> None:
+        """Some packs to a tier, and what is nearer goes."""
+        some = self._some_packs(data)
+        done = move_packs(self.lake, some, tier)
+        assert done.left.keys() <= self.lake.condemned.packs
+        for pack in set(some) - done.left.keys():
+            assert tiers_of(self.path, pack).keys() == {tier} and not self.lake.placed.is_hot(pack)
+
+    @rule(data=st.data())
+    def recall(self, data: st.DataObject) -> None:
+        """Packs of any place are hot again."""
+        some, recalls = self._some_packs(data), self.lake.recalls
+        assert recalls is not None
+        recalls.ask(some)
+        while recalls.step():
+            continue
+        assert not recalls.left(some)
+
+    def _some_packs(self, data: st.DataObject) -> list[bytes]:
+        packs = content_packs(self.lake)
+        return [pack for pack in packs if data.draw(st.booleans())] if packs else []
+
+    @rule(which=WHICH)
+    def hold(self, which: str) -> None:
+        """Place a hold on a dataset, or release it."""
+        if which in self.held:
+            self.session.release_hold(f"hold {which}", "settled")
+        else:
+            self.session.place_hold(f"hold {which}", "a case", "subpoena", {"datasets": which})
+        self.held ^= {which}
+
+    @rule()
+    def dispose(self) -> None:
+        """Carry out the rule: everything that is due goes, and nothing else."""
+        due = {
+            (which, number)
+            for which in DATASETS
+            if which not in self.held
+            for number, tags in enumerate(self.tags[which][:-1], 1)
+            if "raw" in tags
+        }
+        facts = self.session.apply()
+        assert not facts["left"] and not facts["refused"], facts
+        assert set(facts["disposed"]) == {f"{name}:v{n}" for name, n in due - self.gone}
+        self.gone |= due
+        for which in DATASETS:
+            self.read_everything(which)
+
     @rule(harsh=st.booleans())
     def reindex(self, harsh: bool) -> None:
         before = list(dump(self.lake.index.database))
@@ -248,13 +320,22 @@ class LakeMachine(RuleBasedStateMachine):
     @rule(which=WHICH)
     def read_everything(self, which: str) -> None:
         rows = self.lake.versions(which)
-        assert [read_version(self.lake, row) for row in rows] == self.versions[which]
+        assert [row.number for row in rows if row.disposed] == [
+            number for number in range(1, len(rows) + 1) if (which, number) in self.gone
+        ]
+        for row, tree in zip(rows, self.versions[which], strict=True):
+            if row.disposed:
+                with pytest.raises(DisposedError):
+                    read_version(self.lake, row)
+            else:
+                assert read_version(self.lake, row) == tree
         assert [set(row.tags) for row in rows] == self.tags[which]
         for tag in ("raw", "clean", "final"):
             carriers = [n for n, tags in enumerate(self.tags[which], 1) if tag in tags]
-            if carriers:
-                assert self.lake.resolve(f"{which}:{tag}").number == carriers[-1]
-            else:
+            kept = [number for number in carriers if (which, number) not in self.gone]
+            if kept:
+                assert self.lake.resolve(f"{which}:{tag}").number == kept[-1]
+            elif not carriers:
                 with pytest.raises(NotFoundError):
                     self.lake.resolve(f"{which}:{tag}")
 

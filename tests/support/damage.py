@@ -46,9 +46,12 @@ STAGED: Tree = tree_of_seed(4) | {
 """What is staged in `b`."""
 
 
-def make_damageable(top: Path) -> Path:
-    """A lake with everything that a lake can have on disk, as a killed daemon leaves it."""
-    with Lake.create(top / "made") as lake:
+def make_damageable(top: Path, more: Callable[[Lake, Path], None] | None = None) -> Path:
+    """A lake with everything that a lake without tiers can have on disk, as a killed daemon leaves it.
+
+    `more` is called with the lake, which lies where `copy_of` puts copies of it, and a directory for scratch.
+    """
+    with Lake.create(copy_of(top / "lake")) as lake:
         for name, seeds in (("a", (1, 2)), ("b", (3,))):
             lake.create_dataset(name, ACTOR)
             for seed in seeds:
@@ -72,8 +75,16 @@ def make_damageable(top: Path) -> Path:
             staging.fsync(ino)
             staging.close(handle)
         (lake.path / "config.toml").write_bytes(CONFIG)
+        if more is not None:
+            more(lake, top / "scratch")
         shutil.copytree(lake.path, top / "lake")
+    shutil.rmtree(copy_of(top / "lake"))
     return top / "lake"
+
+
+def copy_of(intact: Path) -> Path:
+    """Where a copy of a lake is damaged: always the same place, which the URLs of its tiers name."""
+    return intact.with_name("copy")
 
 
 def files_of(lake: Path) -> list[str]:
@@ -88,13 +99,15 @@ class Outcome(Struct):
 
     `reads` and `commit` say "right", "WRONG", or the error's class; `opened` is empty or the error
     of opening for writing; `findings` are those of the checker that are errors; `defect` is what
-    should never be raised; `died` is the signal that ended the process.
+    should never be raised; `died` is the signal that ended the process. `after` is `reads` again, after
+    the lake was used.
     """
 
     reads: dict[str, str] = {}
     opened: str = ""
     findings: list[Finding] = []
     commit: str = ""
+    after: dict[str, str] = {}
     defect: str = ""
     died: int = 0
 
@@ -110,8 +123,10 @@ class Outcome(Struct):
             return f"the process was ended by signal {self.died}"
         if self.defect:
             return self.defect
-        if "WRONG" in (*self.reads.values(), self.commit):
-            return f"wrong bytes were returned: {self.reads}, commit: {self.commit}"
+        if "WRONG" in (*self.reads.values(), *self.after.values(), self.commit):
+            return f"wrong bytes were returned: {self.reads}, {self.after}, commit: {self.commit}"
+        if any(self.after[name] != "right" for name in self.after if self.reads[name] == "right"):
+            return f"what could be read was lost by using the lake: {self.after}"
         return ""
 
 
@@ -145,19 +160,22 @@ def in_child(work: Callable[[], object]) -> tuple[bytes, int]:
     return said, os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
 
-def outcome_of(path: Path) -> Outcome:
-    """What becomes of a lake: read by a reader, opened, checked, and committed to by a writer."""
-    said, died = in_child(lambda: _examine(path))
+def outcome_of(path: Path, use: Callable[[Lake], None] | None = None) -> Outcome:
+    """What becomes of a lake: read by a reader, opened, checked, and committed to by a writer; then `use`d,
+    and read once more."""
+    said, died = in_child(lambda: _examine(path, use))
     outcome = msgspec.convert(json.loads(said), Outcome) if said else Outcome()
     outcome.died = died
     return outcome
 
 
-def _examine(path: Path) -> Outcome:
+def _examine(path: Path, use: Callable[[Lake], None] | None) -> Outcome:
     outcome = Outcome()
     try:
         outcome.reads = _read(path)
-        _write(path, outcome)
+        _write(path, outcome, use)
+        if use is not None:
+            outcome.after = _read(path)
     except BaseException:
         outcome.defect = traceback.format_exc()
     return outcome
@@ -180,7 +198,7 @@ def _read(path: Path) -> dict[str, str]:
     return found
 
 
-def _write(path: Path, outcome: Outcome) -> None:
+def _write(path: Path, outcome: Outcome, use: Callable[[Lake], None] | None) -> None:
     try:
         lake = Lake.open(path)
     except DtafsError as error:
@@ -192,3 +210,5 @@ def _write(path: Path, outcome: Outcome) -> None:
             outcome.commit = "right" if read_version(lake, commit(lake, "b")) == STAGED else "WRONG"
         except DtafsError as error:
             outcome.commit = type(error).__name__
+        if use is not None:
+            use(lake)

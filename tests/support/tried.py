@@ -35,15 +35,17 @@ ROWS = (
     ),
     Row(
         "kills of the daemon",
-        "`kill -9` of the daemon under somebody who works in its mount, at random moments and named points",
+        "`kill -9` of the daemon under somebody who works in its mount, or who moves, recalls, disposes and "
+        "collects in tiers, at random moments and named points",
         "nothing acknowledged is lost",
-        "`tests/crash/test_daemon_kills.py`",
+        "`tests/crash/test_daemon_kills.py`, `test_tier_kills.py`",
     ),
     Row(
         "kills of commands",
-        "`kill -9` of `put`, `commit`, `tag`, `reindex`, `collect`, `repair`",
+        "`kill -9` of `put`, `commit`, `tag`, `reindex`, `collect`, `repair`, `tier move`, `tier recall`, "
+        "`retain apply`",
         "the same",
-        "`tests/crash/test_kill.py`",
+        "`tests/crash/test_kill.py`, `test_tier_kills.py`",
     ),
     Row(
         "objects damaged",
@@ -54,7 +56,7 @@ ROWS = (
     Row(
         "files damaged",
         "files of a lake damaged, each judged by a process of its own: a byte flipped, cut, swapped, "
-        "noise, zeros, gone",
+        "noise, zeros, gone, a directory",
         "noticed, or without effect",
         "`tests/store/test_corruption_everywhere.py`",
     ),
@@ -66,7 +68,8 @@ ROWS = (
     ),
     Row(
         "histories",
-        "random histories of a lake against a plain dict, with kills, checked after each step",
+        "random histories of a lake against a plain dict, with kills, moves between tiers, holds and "
+        "dispositions, checked after each step",
         "no difference",
         "`tests/model` (`DTAFS_SOAK_S=3600`: an hour)",
     ),

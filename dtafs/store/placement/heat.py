@@ -19,7 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from dtafs.core.values import HASH_BYTES
-from dtafs.errors import IntegrityError, NotFoundError
+from dtafs.errors import DtafsError, NotFoundError
 from dtafs.store.condemn import FOLDER
 from dtafs.store.durable import Disk, read_file
 
@@ -54,7 +54,7 @@ def read_heat(lake: Path) -> dict[bytes, Read]:
         return heat
     except NotFoundError:
         return {}
-    except (msgspec.MsgspecError, ValueError, RecursionError, IntegrityError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError, DtafsError) as error:
         log.warning("%s is damaged (%s): every pack counts as unread", path, error)
         return {}
 

@@ -88,7 +88,7 @@ def read_queue(lake: Path) -> dict[bytes, int]:
         return queue
     except NotFoundError:
         return {}
-    except (msgspec.MsgspecError, ValueError, IntegrityError) as error:
+    except (msgspec.MsgspecError, ValueError, DtafsError) as error:
         log.warning("%s is damaged (%s): what was asked for has to be asked for again", path, error)
         return {}
 
