@@ -24,7 +24,7 @@ import msgspec
 
 from dtafs.core.names import check_dataset_name, check_tag, format_time
 from dtafs.core.values import Actor, Source, Transform
-from dtafs.errors import BusyError, UsageError, from_os_error
+from dtafs.errors import BusyError, NotFoundError, UsageError, from_os_error
 from dtafs.store.commit import finish
 from dtafs.store.config import TierSettings
 from dtafs.store.index import VersionRow
@@ -145,17 +145,30 @@ class Session(RecordsSession):
     ) -> dict[str, Any]:
         """Seal staging as the next version; returns its facts.
 
-        `sources` and `transform` are `Source` and `Transform` as plain dicts. BusyError when a file
+        `sources` and `transform` are `Source` and `Transform` as plain dicts. NotFoundError when a source
+        is no version of this lake: holds could not follow it. BusyError when a file
         is open for writing and stays so, without end of patience when `wait` is given.
         """
         for tag in tags:
             check_tag(tag)
         made_from = tuple(converted(source, Source) for source in sources)
         made_by = converted(transform, Transform) if transform is not None else None
+        for source in made_from:
+            self._check_source(source)
         row = self.seal(
             dataset, message, tuple(tags), allow_empty, wait, made_from, made_by, progress
         )
         return version_facts(row)
+
+    def _check_source(self, source: Source) -> None:
+        from dtafs.store.retention_facts import find_version
+
+        row = find_version(self.lake.index, source.dataset, source.version)
+        if row is None or row.manifest_sha256.hex() != source.manifest:
+            raise NotFoundError(
+                f"the source {source.dataset[:200]}:v{source.version} with the manifest "
+                f"{source.manifest[:12]} is no version of this lake, so nothing can be made from it"
+            )
 
     def discard(self, dataset: str) -> dict[str, Any]:
         """Make staging the newest version again, dropping everything that was not committed."""

@@ -6,8 +6,11 @@ import json
 from typing import Any, cast
 
 import msgspec
+import pytest
 
 from dtafs.core.values import Source
+from dtafs.errors import NotFoundError
+from dtafs.store.commit import finish
 from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
 from dtafs.store.lineage import NESTED_MAX, Tree, lineage_of
@@ -20,9 +23,30 @@ FALSE = "ab" * 32
 
 def commit_from(lake: Lake, dataset: str, *sources: tuple[str, int]) -> VersionRow:
     """A version that says that it was made from others, whether they are there or not."""
-    named = [msgspec.to_builtins(Source(name, number, FALSE)) for name, number in sources]
-    facts = Session(lake, ACTOR).commit(dataset, "made", allow_empty=True, sources=named)
-    return lake.resolve(facts["id"])
+    named = tuple(Source(name, number, FALSE) for name, number in sources)
+    return finish(lake, dataset, message="made", actor=ACTOR, allow_empty=True, sources=named)
+
+
+def test_a_source_that_is_not_there_is_refused(lake: Lake) -> None:
+    """Holds follow lineage: what is made from a misspelt version would escape them."""
+    lake.create_dataset("D", ACTOR)
+    row = commit_from(lake, "D")
+    session = Session(lake, ACTOR)
+    for name, number, digest in (
+        *(
+            ("D", 2, row.manifest_sha256.hex()),
+            ("E", 1, FALSE),
+            ("D", 1, FALSE),
+            ("x" * 300, 1, FALSE),
+        ),
+        *(("", 1, FALSE), ("a\0b", 1, FALSE), ("D", -1, FALSE), ("D", 2**40, FALSE)),
+    ):
+        source = {"dataset": name, "version": number, "manifest": digest}
+        with pytest.raises(NotFoundError, match="is no version of this lake"):
+            session.commit("D", "made", allow_empty=True, sources=[source])
+    assert lake.dataset("D").newest == 1
+    good = msgspec.to_builtins(Source("D", 1, row.manifest_sha256.hex()))
+    assert session.commit("D", "made", allow_empty=True, sources=[good])["id"] == "D:v2"
 
 
 def names(tree: Tree) -> Any:

@@ -15,6 +15,7 @@ from dtafs.core.records import Cutoff, Event, Held, Rule, Scope
 from dtafs.core.retention_plan import Item, Tally
 from dtafs.core.values import Actor, Source
 from dtafs.errors import ConflictError, DtafsError, NotFoundError, RefusedError, UsageError
+from dtafs.store.commit import finish
 from dtafs.store.database import Txn
 from dtafs.store.index import VersionRow
 from dtafs.store.index_records import RuleRow
@@ -34,7 +35,7 @@ from dtafs.store.retention_changes import (
 from dtafs.store.retention_facts import Standing
 from dtafs.store.rule_overlaps import overlaps
 from dtafs.store.session import Session
-from tests.support.small_lakes import ACTOR, write_tree
+from tests.support.small_lakes import ACTOR
 
 ANN = Actor("ann", 1, "host", "tests")
 BOB = Actor("bob", 2, "host", "tests")
@@ -60,16 +61,11 @@ def make(lake: Lake, tmp_path: Path) -> Any:
     """`make("D", tags, sources)` commits another version of a dataset, empty but for its number."""
 
     def commit(dataset: str, *tags: str, sources: tuple[VersionRow, ...] = ()) -> VersionRow:
-        session = Session(lake, ACTOR)
         if lake.index.dataset(dataset) is None:
             lake.create_dataset(dataset, ACTOR)
-        write_tree({}, tmp_path / "scratch")
-        made_from = [
-            msgspec.to_builtins(Source(row.dataset, row.number, row.manifest_sha256.hex()))
-            for row in sources
-        ]
-        facts = session.commit(dataset, "x", tags, True, sources=made_from)
-        return lake.resolve(facts["id"])
+        made_from = tuple(Source(r.dataset, r.number, r.manifest_sha256.hex()) for r in sources)
+        how: dict[str, Any] = {"message": "x", "tags": tags, "sources": made_from}
+        return finish(lake, dataset, actor=ACTOR, allow_empty=True, **how)
 
     return commit
 
