@@ -204,6 +204,7 @@ def _previous(lake: Lake, version: VersionRow) -> VersionRow:
 def cat(call: Call, version: str, paths: tuple[str, ...]) -> None:
     """Print files of a version. With --json: their facts, and their bytes as base64."""
     from dtafs.core.values import Kind
+    from dtafs.store.resolving import while_kept
 
     with call.reading() as lake:
         row = lake.resolve(version)
@@ -218,9 +219,10 @@ def cat(call: Call, version: str, paths: tuple[str, ...]) -> None:
             files = [_content(lake, path, entry) for path, entry in found]
             call.answer({"version": row.name, "files": files}, ())
             return
-        for _, entry in found:
-            for block in lake.objects.stream(entry.content):
-                sys.stdout.buffer.write(block)
+        with while_kept(row, lambda: lake.index):
+            for _, entry in found:
+                for block in lake.objects.stream(entry.content):
+                    sys.stdout.buffer.write(block)
 
 
 def _content(lake: Lake, path: tuple[bytes, ...], entry: Entry) -> dict[str, Any]:

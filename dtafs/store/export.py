@@ -27,6 +27,7 @@ from dtafs.store.index import VersionRow
 from dtafs.store.lake import Lake
 from dtafs.store.progress import Meter, Progress, Report
 from dtafs.store.proof import Proof, prove
+from dtafs.store.resolving import while_kept
 from dtafs.store.sinks import Counted, DirectorySink, Member, Sink, TarSink, ZipSink, regular
 
 FORMATS = ("zip", "tar", "dir")
@@ -170,8 +171,9 @@ def _fill(sink: Sink, lake: Lake, version: VersionRow, report: Report | None) ->
     manifest = version.manifest
     meter = Meter(report, Progress("export", 0, 0, manifest.files, manifest.size_bytes))
     try:
-        for member in _members(lake, version, meter):
-            sink.add(member)
+        with while_kept(version, lambda: lake.index):
+            for member in _members(lake, version, meter):
+                sink.add(member)
         sink.finish()
     finally:
         sink.close()

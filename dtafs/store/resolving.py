@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 
 from dtafs.core.names import LATEST, VersionSpec, format_time, suggest, version_name
 from dtafs.errors import DisposedError, IntegrityError, NotFoundError
 from dtafs.store.index import DatasetRow, Index, VersionRow
+from dtafs.store.objects import disposed_error
 
 
 def resolve(index: Index, dataset: DatasetRow, spec: VersionSpec) -> VersionRow:
@@ -64,3 +66,16 @@ def _version_at(index: Index, dataset: DatasetRow, at_ns: int) -> VersionRow:
     if found is None:
         raise NotFoundError(f"{dataset.name!r} had no version at {format_time(at_ns)}")
     return found
+
+
+@contextlib.contextmanager
+def while_kept(version: VersionRow, index: Callable[[], Index]) -> Iterator[None]:
+    """Read a version in this block. Where its bytes are not found since it was disposed of meanwhile,
+    DisposedError says so instead of IntegrityError; `index` gives the index as it is then."""
+    try:
+        yield
+    except IntegrityError as error:
+        now = index().version(version.dataset, version.number)
+        if now is not None and now.disposed:
+            raise disposed_error(now) from error
+        raise

@@ -11,9 +11,12 @@ import pytest
 from dtafs.core.format import PackKind, pack_key
 from dtafs.core.parity import parity_key
 from dtafs.core.values import Kind
+from dtafs.errors import DisposedError
 from dtafs.store.check import check
+from dtafs.store.export import export_file
 from dtafs.store.lake import Lake
 from dtafs.store.parity_upkeep import parity_files
+from dtafs.store.progress import Progress
 from dtafs.store.quarantine import quarantine_pack
 from dtafs.store.repair import repair
 from tests.support.collecting import assert_whole, big
@@ -125,3 +128,19 @@ def test_a_pack_that_is_lost_keeps_nothing_else_alive(lake: Lake, tmp_path: Path
     assert not dispose_of(lake, order_of(D, 1, 2)).left
     assert lake.log.read(D, lake.index.head(D)[0]).entry.kind == "destroyed"
     assert_gone(lake, SMALL, {b"kept": big(2, 90_000)})
+
+
+@pytest.mark.parametrize("form", ["dir", "zip"])
+def test_an_export_under_way_says_that_it_is_gone(lake: Lake, tmp_path: Path, form: str) -> None:
+    """And leaves nothing of it behind."""
+    lake.create_dataset(D, ACTOR)
+    sealed(lake, {b"%d" % i: big(i, 900_000) for i in range(4)}, tmp_path / "scratch")
+    row = lake.resolve("D:v1")
+
+    def dispose_meanwhile(_progress: Progress) -> None:
+        if not lake.resolve("D:v1").disposed:
+            dispose_of(lake, order_of(D, 1))
+
+    with pytest.raises(DisposedError, match="was disposed of by entry 3"):
+        export_file(lake, row, form, tmp_path / "out", report=dispose_meanwhile)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lake", "scratch"]
