@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from dtafs.core.format import PackKind, pack_key
+from dtafs.core.placed import Stub
 from dtafs.errors import ConflictError, RefusedError, StorageFullError
 from dtafs.store.check import check
 from dtafs.store.collect import collect
@@ -336,3 +339,53 @@ def test_a_mount_does_not_depend_on_its_mirror(
         proxy.calm()
         ctl(lake_path, "create", "e")
         assert ctl_json(lake_path, "stats")["mirror"]["entries_behind"] == 0
+
+
+def doom_one(lake: Lake, *tiers: str) -> bytes:
+    """Have a metadata pack, and one that is not there, be still to be deleted from some tiers."""
+    again = next(pack for pack, row in lake.index.packs() if row.kind == PackKind.METADATA)
+    with lake.placed.lock:
+        for pack in (again, b"\xff" * 32):
+            lake.placed.note_doomed(Stub(pack, 0, b"", dict.fromkeys(tiers, 0)))
+    return again
+
+
+def test_who_puts_a_pack_waits_for_no_other_pack(
+    lake: Lake, tmp_path: Path, warm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two packs that are here again, while each is still to be deleted there, were waited for for ever."""
+    fill(lake, tmp_path / "tree", 1)
+    mirror(lake)
+    held: dict[int, list[bytes]] = {}
+    both: set[tuple[bytes, ...]] = set()
+    alone: Callable[[bytes], AbstractContextManager[None]] = lake.placed.alone
+
+    @contextmanager
+    def watched(pack: bytes) -> Iterator[None]:
+        mine = held.setdefault(threading.get_ident(), [])
+        both.update((other, pack) for other in mine if other != pack)
+        mine.append(pack)
+        with alone(pack):
+            yield
+        mine.pop()
+
+    monkeypatch.setattr(lake.placed, "alone", watched)
+    again = doom_one(lake, "warm")
+    mirror(lake, anew=True)
+    assert not lake.placed.is_doomed(again)
+    assert objects(warm) == expected(lake)
+    assert not both
+
+
+def test_another_tier_that_does_not_let_a_pack_go_holds_up_no_other(
+    lake: Lake, tmp_path: Path, warm: Path
+) -> None:
+    fill(lake, tmp_path / "tree", 1)
+    again = doom_one(lake, "cold", "warm")
+    facts = mirror(lake)
+    assert facts["problem"] is None and list(facts["left_out"]) == [again.hex()]
+    assert "still being deleted from a tier" in facts["left_out"][again.hex()]
+    assert lake.placed.is_doomed(again) and not (warm / pack_key(again)).exists()
+    lake.placed.gone(again)
+    mirror(lake)
+    assert objects(warm) == expected(lake)

@@ -10,13 +10,14 @@ called under `Lake.append_lock`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from dtafs.core.format import pack_key
 from dtafs.core.placed import Stub
-from dtafs.errors import DtafsError, StorageError
+from dtafs.errors import BusyError, DtafsError, NotFoundError, StorageError
 from dtafs.store.parity import remove_parity
-from dtafs.store.placement.stubs import doomed_packs
+from dtafs.store.placement.stubs import doomed_packs, doomed_stub
 from dtafs.store.tiers.base import Tier
 
 if TYPE_CHECKING:
@@ -61,9 +62,7 @@ def finish_removals(lake: Lake) -> Removal:
     left: dict[bytes, str] = {}
     silent: dict[str, str] = {}
     for pack, stub in doomed_packs(lake.path).items():
-        # What a damaged stub cannot say is looked for in every tier.
-        known = set(stub.copies) if stub is not None else set(lake.tiers)
-        names = sorted(known | ({MIRROR} & set(lake.tiers)))
+        names = _tiers_of(lake, stub)
         unanswered = [silent[name] for name in names if name in silent]
         if unanswered:
             left[pack] = unanswered[0]
@@ -71,21 +70,52 @@ def finish_removals(lake: Lake) -> Removal:
         with lake.placed.alone(pack):
             if not lake.placed.is_doomed(pack):  # somebody else was at it, and it may be here again
                 continue
-            name = ""
-            try:
-                for name in names:
-                    delete_from(lake.tier(name), pack)
-                    gone.setdefault(name, []).append(pack)
-            except DtafsError as error:
-                left[pack] = str(error)
-            else:
-                with lake.placed.lock:
-                    lake.placed.gone(pack)
-                continue
+            cleared, failure = _finish(lake, pack, names)
+        for name in cleared:
+            gone.setdefault(name, []).append(pack)
+        if failure is None:
+            continue
+        left[pack] = str(failure)
+        name = names[len(cleared)]
         trouble = lake.tiers.trouble(name)
         if trouble is not None:
             silent[name] = str(trouble)
     return Removal(gone, left)
+
+
+def finish_removal(lake: Lake, pack: bytes) -> None:
+    """Delete from the tiers what is left there of one pack, if it is doomed; BusyError when it is not gone.
+
+    Whoever is alone with a pack calls this: two who went through all that are doomed would wait for each
+    other.
+    """
+    with lake.placed.alone(pack), suppress(NotFoundError):
+        names = _tiers_of(lake, doomed_stub(lake.path, pack))
+        _cleared, failure = _finish(lake, pack, names)
+        if failure is not None:
+            raise BusyError(f"pack {pack.hex()} is still being deleted from a tier: {failure}")
+
+
+def _tiers_of(lake: Lake, stub: Stub | None) -> list[str]:
+    """The tiers that may have something of a doomed pack."""
+    # What a damaged stub cannot say is looked for in every tier.
+    known = set(stub.copies) if stub is not None else set(lake.tiers)
+    return sorted(known | ({MIRROR} & set(lake.tiers)))
+
+
+def _finish(lake: Lake, pack: bytes, names: list[str]) -> tuple[list[str], DtafsError | None]:
+    """Delete a doomed pack from tiers, one after the other, and then its stub: the tiers that have nothing
+    of it any more, and what keeps it in the next one. Alone with the pack."""
+    cleared: list[str] = []
+    for name in names:
+        try:
+            delete_from(lake.tier(name), pack)
+        except DtafsError as error:
+            return cleared, error
+        cleared.append(name)
+    with lake.placed.lock:
+        lake.placed.gone(pack)
+    return cleared, None
 
 
 def delete_from(tier: Tier, pack: bytes) -> None:

@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,14 +94,18 @@ def doomed_packs(root: Path) -> dict[bytes, Stub | None]:
     for name in names:
         pack = pack_of_name(name)
         if pack is not None:
-            try:
-                data = read_file(root / doomed_key(pack), STUB_LIMIT_BYTES)
-                found[pack] = decode_stub(data, pack)
-            except NotFoundError:
-                continue
-            except IntegrityError:
-                found[pack] = None
+            with suppress(NotFoundError):
+                found[pack] = doomed_stub(root, pack)
     return found
+
+
+def doomed_stub(root: Path, pack: bytes) -> Stub | None:
+    """The stub of a pack that is being deleted everywhere, None where it is damaged; NotFoundError where
+    it is not being deleted."""
+    try:
+        return decode_stub(read_file(root / doomed_key(pack), STUB_LIMIT_BYTES), pack)
+    except IntegrityError:
+        return None
 
 
 def pack_of_name(name: str) -> bytes | None:

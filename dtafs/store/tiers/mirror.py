@@ -46,7 +46,7 @@ from dtafs.store.durable import Disk, read_file
 from dtafs.store.log import Appended
 from dtafs.store.packs import hash_pack
 from dtafs.store.placement.moves import copy_pack, stub_for
-from dtafs.store.placement.removal import MIRROR, finish_removals, footer_key
+from dtafs.store.placement.removal import MIRROR, finish_removal, footer_key
 from dtafs.store.replay import packs_brought
 from dtafs.store.tiers.base import Source, Tier
 from dtafs.store.tiers.listing import whole_sequences
@@ -288,9 +288,8 @@ class _Pass:
         if row is None:  # a later entry has removed it, or it could not be read when it was applied
             self._known.left_out.pop(pack.hex(), None)
             return
-        if lake.placed.is_doomed(pack):  # it is here again, and not yet deleted there
-            finish_removals(lake)
         try:
+            finish_removal(lake, pack)  # it may be here again, and not yet deleted there
             if row.kind == PackKind.METADATA:
                 self._put_metadata(pack)
             else:
