@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dtafs.errors import StorageError, StorageFullError
+from dtafs.errors import NotFoundError, StorageError, StorageFullError
 from dtafs.store.durable import Buffer, Disk
 from dtafs.store.placement.cachefile import ALIGNED_BYTES, WRITE_BYTES, Buffers, CacheFile
 
@@ -68,6 +68,20 @@ def test_a_file_system_without_direct_writes_is_written_to_as_usual(
     disk = OldDisk(tmp_path, refuses_flag)
     check_round_trip(disk, tmp_path)
     assert disk.direct_writes == (0 if refuses_flag else 1), "it is not tried again and again"
+
+
+def test_without_proc_it_is_written_as_usual_and_read_by_the_same_file(tmp_path: Path) -> None:
+    class DiskWithoutProc(Disk):
+        def open_file(self, path: Path, flags: int, mode: int = 0o644) -> int:
+            if path.is_relative_to("/proc"):
+                raise NotFoundError("opening: No such file or directory")
+            return super().open_file(path, flags, mode)
+
+        def write(self, fd: int, data: Buffer, offset: int) -> None:
+            assert not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT
+            super().write(fd, data, offset)
+
+    check_round_trip(DiskWithoutProc(tmp_path), tmp_path)
 
 
 def test_a_page_that_was_read_before_it_was_written_is_read_again(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from dtafs.errors import DtafsError
-from dtafs.store.durable import Disk, read_at
+from dtafs.errors import DtafsError, NotFoundError
+from dtafs.store.durable import Disk, read_at, translated
 
 ALIGNED_BYTES = 64 * 1024
 """Offsets and sizes of writes are multiples of it: of any block that a disk may have."""
@@ -63,10 +63,22 @@ class CacheFile:
         except DtafsError:  # its file system knows no such flag, or the disk says below what it is
             self._fd = disk.unnamed(folder)
         try:
-            self._reading_fd = disk.open_file(Path(f"/proc/self/fd/{self._fd}"), os.O_RDONLY)
+            self._reading_fd = self._opened_again(disk)
         except BaseException:
             self.close()
             raise
+
+    def _opened_again(self, disk: Disk) -> int:
+        try:
+            return disk.open_file(Path(f"/proc/self/fd/{self._fd}"), os.O_RDONLY)
+        except NotFoundError:  # no /proc where this process lives
+            self._write_as_usual()
+            with translated("opening a file of the cache again"):
+                return os.dup(self._fd)
+
+    def _write_as_usual(self) -> None:
+        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+        fcntl.fcntl(self._fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
 
     def write(self, data: memoryview, offset: int) -> None:
         """Write at most WRITE_BYTES at a multiple of ALIGNED_BYTES. Behind data whose size is none,
@@ -87,9 +99,7 @@ class CacheFile:
             cause = error.__cause__
             if not isinstance(cause, OSError) or cause.errno != errno.EINVAL:
                 raise
-            # It took the flag, and wants larger blocks than any disk has.
-            flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
-            fcntl.fcntl(self._fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+            self._write_as_usual()  # it took the flag, and wants larger blocks than any disk has
             self._disk.write(self._fd, data, offset)
 
     def read(self, offset: int, size: int) -> bytes:
