@@ -26,7 +26,11 @@ class Caller(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What `setattr` asks for; None for what is to stay. `drop_set_id`: the set-id bits go, too."""
+    """What `setattr` asks for; None for what is to stay.
+
+    `drop_set_id`: the set-id bits go, too. `touched_by`: the user who has changed neither owner nor
+    group with chown(2), which takes the bits away from its own files and is refused for others'.
+    """
 
     mode: int | None = None
     uid: int | None = None
@@ -36,6 +40,7 @@ class Changes(NamedTuple):
     mtime_ns: int | None = None
     ctime_ns: int | None = None
     drop_set_id: bool = False
+    touched_by: int | None = None
 
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC

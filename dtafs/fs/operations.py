@@ -168,9 +168,9 @@ class Operations(pyfuse3.Operations):
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        # A ctime alone comes of chown(2) of neither owner nor group, which takes the bits away as well.
-        cut = fields.update_size and ctx.uid != 0
-        touched = fields.update_ctime and not (fields.update_mtime or fields.update_size)
+        others = (fields.update_mode, fields.update_uid, fields.update_gid, fields.update_size)
+        times = (fields.update_atime, fields.update_mtime)
+        touched = not any(others + times)  # of a regular file, a ctime comes with it
         changes = Changes(
             mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
             uid=attr.st_uid if fields.update_uid else None,
@@ -179,7 +179,8 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
             ctime_ns=attr.st_ctime_ns if fields.update_ctime else None,
-            drop_set_id=cut or touched,
+            drop_set_id=fields.update_size and ctx.uid != 0,
+            touched_by=ctx.uid if touched else None,
         )
         return _entry(await self._namespace.set_attributes(ino, changes))
 

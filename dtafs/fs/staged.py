@@ -25,7 +25,7 @@ from dtafs.fs.drafts import Drafts
 from dtafs.fs.far import FarReads
 from dtafs.fs.gate import Gates
 from dtafs.fs.nodes import NodeReader
-from dtafs.fs.staged_handles import WRITE_THREADS, Home, StagedFile, StagedListing
+from dtafs.fs.staged_handles import SET_ID, WRITE_THREADS, Home, StagedFile, StagedListing
 from dtafs.fs.xattrs import PREFIX
 from dtafs.store.lake import Lake
 from dtafs.store.staging.counts import Counts
@@ -205,10 +205,24 @@ class StagedArea(Area):
 
     async def set_attributes(self, ino: int, changes: Changes) -> Attributes:
         home = self._of(ino)
-        change = partial(home.staging.set_attributes, ino, now_ns=self._now_ns())
+        if changes.touched_by is not None:
+            changes = await self._touched(home, ino, changes, changes.touched_by)
+        asked = changes._asdict()
+        del asked["touched_by"]
+        change = partial(home.staging.set_attributes, ino, now_ns=self._now_ns(), **asked)
         if changes.size is None:
-            return self._seen(home, await home.change(change, **changes._asdict()))
-        return self._seen(home, await home.resize(ino, change, **changes._asdict()))
+            return self._seen(home, await home.change(change))
+        return self._seen(home, await home.resize(ino, change))
+
+    async def _touched(self, home: Home, ino: int, changes: Changes, uid: int) -> Changes:
+        """What chown(2) of neither owner nor group changes: without kill-privileges v2 the kernel
+        works out the mode, and whether the user may set it."""
+        inode = await home.look(home.staging.inode, ino)
+        if inode.kind == Kind.DIRECTORY or not inode.mode & SET_ID:
+            return changes
+        if uid not in (0, inode.uid):
+            refuse(errno.EPERM)
+        return changes._replace(drop_set_id=True)
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, caller: Caller

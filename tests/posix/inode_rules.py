@@ -121,6 +121,15 @@ chmod n0 06555
 alice_both: chown n0 -1 -1
 stat_of n0 mode,uid,gid = 06555,65534,65533|0555,65534,65533
 
+## chown of neither by who is no owner leaves set-id bits alone | files
+make {kind} n0 06555
+--
+alice: chown n0 -1 -1 = EPERM
+stat_of n0 mode = 06555
+chmod n0 0555
+alice: chown n0 -1 -1
+stat_of n0 mode = 0555
+
 ## chown moves ctime | all
 make {kind} n0
 --
