@@ -77,6 +77,6 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
         packs = counted(facts["destroyed_packs"], "pack")
         written = size_text(facts["written_bytes"])
         yield f"{packs} of {size_text(facts['destroyed_bytes'])} destroyed, {written} written anew"
-    done = len(facts["archived"]) + len(facts["disposed"])
+    done = len(facts["archived"]) + len(facts["disposed"]) + facts["destroyed_packs"]
     if not done and not facts["blocked"] and not facts["refused"]:
         yield "Nothing is due"

@@ -17,6 +17,7 @@ from dtafs.core.names import LAKE_LOG, format_time, parse_time, suggest
 from dtafs.core.patterns import parse_pattern
 from dtafs.core.record_checks import check_event, check_hold, check_rule, check_text, encode_body
 from dtafs.core.records import (
+    ARCHIVE,
     COMPLIANCE,
     DISPOSE,
     Approved,
@@ -84,8 +85,18 @@ def set_rules(
             _append(lake, Scheduled(said, reason), actor)
         after = Standing(lake.index)
         names = [row.name for row in lake.datasets()]
-        remarks = overlaps(after, rules, names) + _for_all(rules, names)
+        remarks = overlaps(after, rules, names) + _for_all(rules, names) + _tierless(lake, rules)
         return {"rules": done, "remarks": remarks}
+
+
+def _tierless(lake: Lake, rules: Mapping[str, Rule]) -> list[str]:
+    """What there is to say of rules that archive to a tier which this host does not know."""
+    return [
+        f"rule {name!r} archives to the tier {rule.tier!r}, which this host does not have"
+        f"{suggest(rule.tier, lake.tiers)}: until it is attached nothing is archived"
+        for name, rule in rules.items()
+        if rule.action == ARCHIVE and rule.tier not in lake.tiers
+    ]
 
 
 def _for_all(rules: Mapping[str, Rule], datasets: Sequence[str]) -> list[str]:

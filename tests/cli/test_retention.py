@@ -93,7 +93,9 @@ def test_bad_input(versions: Commands) -> None:
 
 def test_a_schedule(alone: Commands, tmp_path: Path) -> None:
     example = ROOT / "systemd" / "schedule.toml"
-    assert alone("retain", "rule", "load", example) == "Rule seven-years is in force\n"
+    said, remark = alone("retain", "rule", "load", example).splitlines()
+    assert said == "Rule seven-years is in force"
+    assert "the tier 'cold', which this host does not have: until it is attached" in remark
     assert "is what it was" in alone("retain", "rule", "load", example)
     text = example.read_text()
     wrong = tmp_path / "wrong.toml"
