@@ -126,9 +126,6 @@ make {kind} n0 06555
 --
 alice: chown n0 -1 -1 = EPERM
 stat_of n0 mode = 06555
-chmod n0 0555
-alice: chown n0 -1 -1
-stat_of n0 mode = 0555
 
 ## chown moves ctime | all
 make {kind} n0
