@@ -53,7 +53,7 @@ def build_namespace(
     From now on staging fetches its nodes as the event loop must: from memory, or not at all.
     """
     nodes = NodeReader(lake.objects, lake.placed.where)
-    far = FarReads(lake, nodes)
+    far = FarReads(lake, nodes, nursery)
     status = lake.path.stat()
     owner = Owner(status.st_uid, status.st_gid)
 

@@ -2,14 +2,15 @@
 
 FUSE delivers no interrupts here, so nobody may wait without bound; and the daemon takes only so many
 requests at once, so those who wait must leave some to those who need not. Reads from tiers have
-FAR_THREADS threads of their own, and their waits end when the tier's do. While a tier has kept one of
-them waiting for STUCK_S, no more than FAR_MAX wait: the others are told to try again (EAGAIN).
+FAR_THREADS threads of their own, and their waits end when the tier's do. When none of them has ended for
+STUCK_S, the FAR_MAX that came first go on waiting, and the others are told to try again (ETIMEDOUT: some
+programs take a read(2) that fails with EAGAIN for the end of the file). A thread for which nobody waits
+any more ends when its tier does.
 
 Who opens what lies in an archive has it recalled, all packs of the file at once, and waits for that as
 long as `tiering.recall_wait_s` says, then gets EAGAIN, while the recall goes on; at most OPENS_MAX
 wait, and with O_NONBLOCK nobody. A read meets an archive only where the data left the hot disk after it
-was opened; few of those wait, because the kernel lets only a few reads wait on one mount before it holds
-up all others.
+was opened; few of those wait.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from math import inf
+from typing import Any, Generic, TypeVar
 
 import trio
 
@@ -47,19 +49,48 @@ LOOK_MIN_S, LOOK_MAX_S = 0.02, 0.5
 """How often is looked whether what was recalled has come."""
 
 
-class FarReads:
-    """The reads of one mount that wait for other tiers. All on the event loop."""
+class _Job(Generic[T]):
+    """One read from a tier."""
 
-    def __init__(self, lake: Lake, nodes: NodeReader) -> None:
-        self._lake, self._nodes = lake, nodes
+    def __init__(self, read: Callable[[], T]) -> None:
+        self._read = read
+        self.began_s = trio.current_time()
+        self.done = trio.Event()
+        self.waits, self.works = trio.CancelScope(), trio.CancelScope()
+        """Of who asked for it, and of the task that has the thread."""
+        self._found: list[T] = []
+        self._failure: BaseException | None = None
+
+    def work(self) -> None:
+        """Read, in a thread."""
+        try:
+            self._found.append(self._read())
+        except BaseException as error:
+            self._failure = error
+
+    def result(self) -> T:
+        """What was read; raises what kept it from that."""
+        if self._failure is not None:
+            raise self._failure
+        return self._found[0]
+
+
+class FarReads:
+    """The reads of one mount that wait for other tiers. All on the event loop, in whose nursery their
+    threads are waited for."""
+
+    def __init__(self, lake: Lake, nodes: NodeReader, nursery: trio.Nursery) -> None:
+        self._lake, self._nodes, self._nursery = lake, nodes, nursery
         self._limiter = trio.CapacityLimiter(FAR_THREADS)
-        self._began: dict[object, float] = {}
+        self._waiting: dict[_Job[Any], None] = {}
+        self._ended_s = -inf
+        # When a read from a tier last came to an end.
         self._opens = self._reads = 0
 
     @property
     def is_idle(self) -> bool:
         """Whether most threads are free: who might as well do without one does not wait then."""
-        return len(self._began) < FAR_THREADS // 2
+        return len(self._waiting) < FAR_THREADS // 2
 
     async def read(self, read: Callable[[], T], recall: bool = True) -> T:
         """What `read` gives, which may wait for a tier; with `recall`, also for an archive."""
@@ -84,16 +115,34 @@ class FarReads:
         raise archived
 
     async def _from_tier(self, read: Callable[[], T]) -> T:
-        if len(self._began) >= FAR_MAX:
-            oldest_s = trio.current_time() - min(self._began.values())
-            if oldest_s > STUCK_S:
-                raise RecallError("a tier does not answer, and many wait for it; try again later")
-        mine = object()
-        self._began[mine] = trio.current_time()
+        job = _Job(read)
+        self._waiting[job] = None
+        self._bound()
+        self._nursery.start_soon(self._work, job)
         try:
-            return await trio.to_thread.run_sync(read, limiter=self._limiter)
+            with job.waits:
+                await job.done.wait()
         finally:
-            del self._began[mine]
+            del self._waiting[job]
+            self._bound()
+            job.works.cancel()
+        if not job.done.is_set():
+            raise RecallError("a tier does not answer, and many wait for it; try again later")
+        return job.result()
+
+    async def _work(self, job: _Job[Any]) -> None:
+        with job.works:  # which ends it only while it has no thread
+            await trio.to_thread.run_sync(job.work, limiter=self._limiter)
+        if not job.works.cancelled_caught:
+            self._ended_s = trio.current_time()
+            job.done.set()
+            self._bound()
+
+    def _bound(self) -> None:
+        """Say until when each read may wait."""
+        for number, job in enumerate(self._waiting):
+            until_s = max(job.began_s, self._ended_s) + STUCK_S
+            job.waits.deadline = inf if number < FAR_MAX else until_s
 
     async def opened(self, content: Content, may_wait: bool) -> None:
         """Return once nothing of a content lies only in an archive.

@@ -21,7 +21,7 @@ import pyfuse3
 import trio
 
 from dtafs.core.values import NAME_MAX_BYTES
-from dtafs.errors import DtafsError, IntegrityError, StorageError, outcome_of
+from dtafs.errors import DtafsError, IntegrityError, RecallError, StorageError, outcome_of
 from dtafs.fs.area import Caller, Changes, OpenDirectory, OpenFile, refuse
 from dtafs.fs.attributes import Attributes
 from dtafs.fs.namespace import Namespace
@@ -250,8 +250,13 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     async def read(self, fh: int, offset: int, size: int) -> bytes:
-        # Any buffer will do for the binding, whatever its annotation says.
-        return await self._files[fh].read(offset, size)  # type: ignore[return-value]
+        try:
+            # Any buffer will do for the binding, whatever its annotation says.
+            return await self._files[fh].read(offset, size)  # type: ignore[return-value]
+        except RecallError:
+            # Not EAGAIN, which readers of a file take for its end: Python's `read` would return what it
+            # has by then, and say nothing.
+            refuse(errno.ETIMEDOUT)
 
     @guarded
     async def write(self, fh: int, offset: int, data: bytes) -> int:

@@ -23,7 +23,7 @@ BYTES = random.Random(7).randbytes(SIZE)
 def pool_of(world: World, nursery: trio.Nursery) -> ReadAheadPool:
     """What a mount of the lake reads through."""
     nodes = NodeReader(world.lake.objects)
-    return ReadAheadPool(nodes, FarReads(world.lake, nodes), nursery)
+    return ReadAheadPool(nodes, FarReads(world.lake, nodes, nursery), nursery)
 
 
 async def sealed(world: World) -> Content:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import errno
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -134,6 +136,47 @@ def test_the_catalog_says_where_versions_lie(
     assert os.stat(mount_of / ".dtafs/catalog.sqlite").st_ino != before
     found = told(mount_of, "SELECT ver, tier, pinned FROM whereabouts ORDER BY tier")
     assert found == [("v1", "hot", 1), ("v1", "warm", 1)]
+
+
+HELD_UP_S = 40.0
+"""Less than the two minutes for which a tier is asked again, more than STUCK_S on a busy machine."""
+
+
+def test_readers_of_a_tier_that_answers_nothing_hold_up_nobody(
+    lake_path: Path,
+    tmp_path: Path,
+    mount: Callable[..., Mount],
+    seaweed_store: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Eighty of them, which is more than the kernel and the daemon take at once: some wait, some are told to
+    try again, and who reads what is here reads it. They are told by an error that no program takes for the
+    end of the file."""
+    files = random_tree(5, 80, 200_000)
+    with fault_proxy(seaweed_store) as proxy:
+        for name, value in proxy.store.environment().items():
+            monkeypatch.setenv(name, value)
+        ctl(lake_path, "tier", "add", "warm", proxy.store.url("lakes/held up"))
+        with Lake.open(lake_path) as lake:
+            fill(lake, tmp_path / "scratch", files)
+            assert not move_packs(lake, content_packs(lake), "warm").left
+            fill(lake, tmp_path / "scratch", TREE, dataset="H")
+        mounted_at = mount(lake_path)
+        proxy.choose(lambda method, path: Fault.STALL if "/packs/" in path else Fault.NONE)
+        with ThreadPoolExecutor(len(files) + 1) as readers:
+            tops = mounted_at / f"{DATASET}/v1"
+            far = [readers.submit((tops / os.fsdecode(name)).read_bytes) for name in files]
+            try:
+                # Until the first ones are told to try again.
+                concurrent.futures.wait(far, HELD_UP_S, FIRST_COMPLETED)
+                near = readers.submit((mounted_at / "H/v1/file 1").read_bytes)
+                assert near.result(HELD_UP_S) == TREE[b"file 1"].content
+                told = [one.exception() for one in far if one.done()]
+                assert {getattr(error, "errno", error) for error in told} == {errno.ETIMEDOUT}
+                assert len(told) < len(far), "the others wait still"
+            finally:
+                proxy.calm()
+                proxy.ending.set()  # which ends those that stall
 
 
 def test_without_a_daemon_a_command_says_what_to_do(moved: Callable[[str], Path]) -> None:
