@@ -102,6 +102,13 @@ class Log:
             yield self.read(dataset, sequence)
             sequence += 1
 
+    def settle(self, dataset: str) -> None:
+        """Have the entries that are there survive a power failure: a process that was killed right after it
+        gave one its name has not seen to that."""
+        folder = self._disk.root / "log"
+        self._disk.sync_directory(folder / dataset)
+        self._disk.sync_directory(folder)
+
     def append(
         self,
         dataset: str,

@@ -33,6 +33,7 @@ def replay(root: Path, log: Log, index: Index) -> int:
     for name in log.names():
         first = (index.head(name) or (0, b""))[0] + 1
         if log.exists(name, first):
+            log.settle(name)  # before the index, which is synced by itself, shows what it says
             streams.append(_keyed(log, name, first))
     count = 0
     unreadable: dict[bytes, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from dtafs.core.values import Kind
 from dtafs.store.export import export_file
@@ -17,6 +19,7 @@ from dtafs.store.reindex import reindex
 from dtafs.store.session import Session
 from dtafs.store.verify import verify_package
 from tests.crash import dispositions, mirrors, moves, records, repairs
+from tests.crash.dying_disk import Died, DyingDisk, dying
 from tests.crash.simulated_disk import Recorder, images
 from tests.support.small_lakes import (
     ACTOR,
@@ -258,6 +261,25 @@ def _disposing(number: int, staged: Tree | None = None) -> tuple[Any, ...]:
     return dispositions.disposing(number), BOTH, 2, staged, finish
 
 
+def _kill_and_reopen(path: Path, scratch: Path, reached: Callable[[str], None]) -> None:
+    """A commit that is killed when its entry has its name, which nobody has synced, and another process
+    that finds the entry: what that one shows has to be on the disk."""
+    with dying(path, 10**9) as lake, contextlib.suppress(Died):
+        disk, link = lake.disk, lake.disk.link
+        assert isinstance(disk, DyingDisk)
+
+        def link_and_die(source: Path, target: Path) -> bool:
+            made = link(source, target)
+            if "log" in target.parts:
+                disk.left = 0
+            return made
+
+        with patch.object(disk, "link", link_and_die):
+            commit(lake, DATASET, "killed")
+    Lake.open(path).close()
+    reached("v2")
+
+
 def _patched(tree: Tree) -> Tree:
     """What `_write_and_sync` makes of a tree."""
     big = tree[b"big"]
@@ -283,6 +305,7 @@ SCENARIOS = (
     Scenario("patch and sync another", _one_version, _patch_and_sync_another, {1: ONE, 2: NEW}, 1),
     Scenario("discard", _second_staged, _discard, BOTH, 1),
     Scenario("recovery", _interrupted, _reopen, BOTH, 1, TWO),
+    Scenario("killed commit", _second_staged, _kill_and_reopen, BOTH, 1, TWO),
     Scenario("collect", _with_garbage, _collect, BOTH, 2, ONE, _collect_again),
     Scenario("commit with parity", repairs.staged, _commit, {1: ONE}, 0, ONE),
     Scenario("repair", repairs.damaged, repairs.act, BOTH, 2, recover=repairs.recover),

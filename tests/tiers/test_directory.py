@@ -11,6 +11,7 @@ import pytest
 from dtafs.errors import ConflictError, NotFoundError, RecallError
 from dtafs.store.tiers.base import State
 from dtafs.store.tiers.directory import DirectoryTier
+from tests.crash.simulated_disk import Recorder, images
 
 KEY = "packs/ab/" + "ab" * 32
 
@@ -78,3 +79,19 @@ def test_a_file_that_was_altered_is_a_conflict(tmp_path: Path) -> None:
     (tmp_path / KEY).write_bytes(b"thesf")
     with pytest.raises(ConflictError):
         tier.put(KEY, b"these")
+
+
+def test_what_a_killed_writer_put_is_there_for_good_once_it_was_put_again(tmp_path: Path) -> None:
+    """It had its name, which nobody had synced; after the second put no power failure takes it."""
+    root = tmp_path / "tier"
+    (root / "packs" / "ab").mkdir(parents=True)
+    tier = DirectoryTier("cold", root)
+    with Recorder(root) as recorder:
+        (root / "left").write_bytes(b"these")
+        with (root / "left").open("rb") as file:
+            os.fsync(file.fileno())
+        os.link(root / "left", root / KEY)
+        tier.put(KEY, b"these")
+        recorder.reached("put")
+    promised = [image for image in images(recorder.trace) if image.reached]
+    assert promised and all(image.files[KEY][0] == b"these" for image in promised)

@@ -79,6 +79,8 @@ class DirectoryTier(Tier):
                 return
         if not self._is(path, data):
             raise ConflictError(f"{self.name}: {key} is there already with other bytes")
+        # Who put it there may have been killed before that.
+        self._disk.sync_directory(path.parent)
 
     def verify(self, key: str, data: Source) -> None:
         if not self._is(self._existing(key), data):
