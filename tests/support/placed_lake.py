@@ -20,7 +20,7 @@ from dtafs.store.lake import Lake
 from dtafs.store.placement.moves import copy_pack, move_pack, move_packs
 from dtafs.store.placement.pins import Pin, change_pins
 from dtafs.store.quarantine import write_report
-from dtafs.store.retention_changes import place_hold, set_rules
+from dtafs.store.retention_changes import place_hold, remove_rule, set_rules
 from dtafs.store.session import Session
 from dtafs.store.tiers.mirror import mirror, mirror_what_came
 from tests.support.disposing import dispose_of, order_of
@@ -40,8 +40,10 @@ def add_what_tiers_bring(lake: Lake, scratch: Path) -> None:
         put_tree(lake, "gone", {b"file": item}, scratch)
         commit(lake, "gone")
     set_rules(lake, ACTOR, {"seven": SEVEN})
+    order = order_of("gone", 1)
+    assert not dispose_of(lake, order).left
+    remove_rule(lake, ACTOR, order.rule, "nothing else is to go by it")
     place_hold(lake, ACTOR, msgspec.structs.replace(HELD, scope=Scope("a")))
-    assert not dispose_of(lake, order_of("gone", 1)).left
     (lake.path / TIERS).mkdir()
     for name in ("warm", "near"):
         place = lake.path / TIERS / name
