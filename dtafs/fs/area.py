@@ -28,8 +28,8 @@ class Caller(NamedTuple):
 class Changes(NamedTuple):
     """What `setattr` asks for; None for what is to stay.
 
-    `drop_set_id`: the set-id bits go, too. `touched_by`: the user who has changed neither owner nor
-    group with chown(2), which takes the bits away from its own files and is refused for others'.
+    `drop_set_id`: the set-id bits go, too. `touched_by`: the user who asks for nothing of all this:
+    it is chown(2) of neither owner nor group, or the announcement of a write.
     """
 
     mode: int | None = None

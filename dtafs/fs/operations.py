@@ -170,7 +170,7 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         others = (fields.update_mode, fields.update_uid, fields.update_gid, fields.update_size)
         times = (fields.update_atime, fields.update_mtime)
-        touched = not any(others + times)  # of a regular file, a ctime comes with it
+        touched = not any(others + times)
         changes = Changes(
             mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
             uid=attr.st_uid if fields.update_uid else None,

@@ -13,8 +13,8 @@ long steps, so that the report says which line it was.
 
 from __future__ import annotations
 
+import functools
 import gc
-import linecache
 import logging
 import os
 import sys
@@ -206,8 +206,18 @@ class _Sampler:
 def _waits_for_a_lock(frame: FrameType) -> bool:
     if any(code is threading.Thread.start.__code__ for code in _codes(frame)):
         return False  # for a new thread to be given a processor
-    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+    lines = _lines_of(frame.f_code.co_filename)
+    line = lines[frame.f_lineno - 1] if frame.f_lineno <= len(lines) else ""
     return any(text in line for text in WAITING_FOR_A_LOCK)
+
+
+@functools.cache
+def _lines_of(path: str) -> list[str]:
+    """The lines of a source file. (`linecache` is not for two threads.)"""
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:  # "<string>"
+        return []
 
 
 def _codes(frame: FrameType | None) -> Iterator[CodeType]:
