@@ -145,35 +145,64 @@ def cutoff_of(active: ActiveRule, version: VersionFacts, events: Events) -> int 
     return None if start is None else end_of(start, active.period)
 
 
+class Cutoffs:
+    """`cutoff_of` for one version and many rules, which begin and end with few different times."""
+
+    __slots__ = ("_ends", "_events", "_starts", "_version")
+
+    def __init__(self, version: VersionFacts, events: Events) -> None:
+        self._version, self._events = version, events
+        self._starts: dict[str, int | None] = {}
+        self._ends: dict[tuple[int, Period], int | None] = {}
+
+    def over(self, active: ActiveRule, now_ns: int) -> int | None:
+        """The cutoff of a rule, if it is over at a time; None when it is not."""
+        since = active.rule.cutoff.start
+        if since not in self._starts:
+            self._starts[since] = start_of(active, self._version, self._events)
+        start = self._starts[since]
+        # Of most rules this tells without a look at the calendar.
+        if start is None or start + active.shortest_ns > now_ns:
+            return None
+        key = start, active.period
+        if key not in self._ends:
+            self._ends[key] = end_of(start, active.period)
+        end = self._ends[key]
+        return end if end is not None and end <= now_ns else None
+
+
 class RuleSet:
     """The rules that concern versions of one dataset with the same tags, sorted out once for them all."""
 
-    __slots__ = ("approvals", "disposing", "others", "soonest_ns")
+    __slots__ = ("alike", "approvals", "disposing", "soonest_ns")
 
     def __init__(self, rules: Iterable[ActiveRule]) -> None:
         """`rules` are those whose pattern and tags fit."""
         self.disposing: list[ActiveRule] = []
-        self.others: list[ActiveRule] = []
+        alike: dict[tuple[str, Period], list[ActiveRule]] = {}
         for active in rules:
-            (self.disposing if active.rule.action == DISPOSE else self.others).append(active)
+            if active.rule.action == DISPOSE:
+                self.disposing.append(active)
+            else:
+                alike.setdefault((active.rule.cutoff.start, active.period), []).append(active)
+        self.alike = list(alike.values())
+        """Those that archive or notify; together, those with the same cutoff."""
         # The longest first: if it is not over, nothing else needs to be asked.
         self.disposing.sort(key=lambda active: -active.shortest_ns)
-        self.others.sort(key=lambda active: active.shortest_ns)
         self.approvals = max((active.rule.approvals for active in self.disposing), default=0)
-        soonest = [active.shortest_ns for active in (self.disposing[:1] + self.others[:1])]
+        others = (active for active, *_ in self.alike)
+        soonest = (active.shortest_ns for active in (*self.disposing[:1], *others))
         self.soonest_ns = min(soonest, default=None)
         """Of nothing that was committed less long ago anything is due."""
 
 
-def latest_cutoff(
-    version: VersionFacts, rules: RuleSet, events: Events, now_ns: int
-) -> tuple[int, ActiveRule] | None:
+def latest_cutoff(rules: RuleSet, cutoffs: Cutoffs, now_ns: int) -> tuple[int, ActiveRule] | None:
     """The latest cutoff of the rules that dispose of a version, and whose it is, if there are such rules
     and all of their cutoffs are over: what is left to ask is what blocks it."""
     latest: tuple[int, ActiveRule] | None = None
     for active in rules.disposing:
-        until_ns = cutoff_of(active, version, events)
-        if until_ns is None or until_ns > now_ns:
+        until_ns = cutoffs.over(active, now_ns)
+        if until_ns is None:
             return None
         if latest is None or (-until_ns, active.name) < (-latest[0], latest[1].name):
             latest = until_ns, active
@@ -291,20 +320,26 @@ class Deed(NamedTuple):
     due_ns: int
 
 
-def deeds(
-    version: VersionFacts, rules: Sequence[ActiveRule], events: Events, now_ns: int | None = None
-) -> list[Deed]:
-    """What rules that archive and notify want of a version, in the order of their cutoffs.
+def deeds(version: VersionFacts, rules: Iterable[ActiveRule], events: Events) -> list[Deed]:
+    """What rules that archive and notify want of a version, now or later, in the order of their
+    cutoffs."""
+    wanted = (rule for rule in rules if rule.rule.action != DISPOSE and rule.concerns(version.tags))
+    found = ((active, cutoff_of(active, version, events)) for active in wanted)
+    return sorted((Deed(rule, due_ns) for rule, due_ns in found if due_ns is not None), key=_order)
 
-    With `now_ns` only what is due; without, also what is to come.
-    """
-    found = []
-    for active in rules:
-        if active.rule.action != DISPOSE and active.concerns(version.tags):
-            due_ns = cutoff_of(active, version, events)
-            if due_ns is not None and (now_ns is None or due_ns <= now_ns):
-                found.append(Deed(active, due_ns))
-    return sorted(found, key=lambda deed: (deed.due_ns, deed.active.name))
+
+def due_deeds(rules: RuleSet, cutoffs: Cutoffs, now_ns: int) -> list[Deed]:
+    """Those of the `deeds` whose cutoff is over."""
+    found: list[Deed] = []
+    for alike in rules.alike:
+        due_ns = cutoffs.over(alike[0], now_ns)
+        if due_ns is not None:
+            found += [Deed(active, due_ns) for active in alike]
+    return sorted(found, key=_order)
+
+
+def _order(deed: Deed) -> tuple[int, str]:
+    return deed.due_ns, deed.active.name
 
 
 def archiving(due: Sequence[Deed], sent_to: str | None) -> Deed | None:

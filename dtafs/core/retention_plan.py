@@ -17,6 +17,7 @@ from dtafs.core.records import VersionRef
 from dtafs.core.retention import (
     ActiveHold,
     Approval,
+    Cutoffs,
     Deed,
     Events,
     RuleSet,
@@ -24,7 +25,7 @@ from dtafs.core.retention import (
     agreeing,
     archiving,
     authors_of,
-    deeds,
+    due_deeds,
     hold_reasons,
     latest_cutoff,
     notifying,
@@ -81,13 +82,14 @@ def plan_version(
     soonest_ns = rules.soonest_ns
     if version.disposed or soonest_ns is None or soonest_ns > now_ns - version.committed_ns:
         return
-    latest = latest_cutoff(version, rules, events, now_ns)
+    cutoffs = Cutoffs(version, events)
+    latest = latest_cutoff(rules, cutoffs, now_ns)
     if latest is not None:
         item = _disposition(version, rules, Deed(latest[1], latest[0]), ask)
         yield item
         if item.action == "dispose":
             return
-    due = deeds(version, rules.others, events, now_ns) if rules.others else ()
+    due = due_deeds(rules, cutoffs, now_ns)
     sent = archiving(due, ask.sent_to(version)) if due else None
     if sent is not None:
         yield _item("archive", version, sent)

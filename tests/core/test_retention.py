@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from dtafs.core.clock import ClockFacts, why_doubted, why_not_confirmed
 from dtafs.core.periods import DAY_NS
-from dtafs.core.retention import ActiveHold, ActiveRule, Events, RuleSet, VersionFacts, decide
+from dtafs.core.retention import (
+    ActiveHold,
+    ActiveRule,
+    Cutoffs,
+    Events,
+    RuleSet,
+    VersionFacts,
+    decide,
+    deeds,
+    due_deeds,
+)
 from dtafs.core.retention_plan import Item, Lookups, Tally, plan_version
 from tests.support.retention_cases import CASES, GOLDEN, H, approval, decided, hold, rule
 
@@ -123,6 +133,15 @@ def test_the_plan_is_what_was_decided(
     assert planned(facts, list(reversed(rules)), holds, e, now_ns) == planned(
         facts, rules, holds, e, now_ns
     )
+
+
+@given(VERSIONS, SOME, EVENTS, TIMES)
+def test_what_is_due_is_that_of_all_deeds_whose_time_is_over(
+    version: VersionFacts, rules: list[ActiveRule], events: Events, now: int
+) -> None:
+    concerned = [active for active in rules if active.concerns(version.tags)]
+    found = due_deeds(RuleSet(concerned), Cutoffs(version, events), now)
+    assert found == [deed for deed in deeds(version, rules, events) if deed.due_ns <= now]
 
 
 @given(VERSIONS, SOME, EVENTS, TIMES, st.integers(0, 40_000))
