@@ -142,14 +142,15 @@ def at_ordinal(fetch: Fetch, top: Entry, ordinal: int) -> tuple[Path, Entry, int
 
 
 def walk(fetch: Fetch, top: Entry) -> Iterator[tuple[Path, Entry]]:
-    """Everything below `top`, and `top` first with the empty path, in preorder.
+    """Everything below `top`, and `top` first with the empty path, in preorder: of what is no
+    directory, itself.
 
     IntegrityError once there is more than `top` says, so that this ends whatever the nodes are.
     """
     yield (), top
     left = top.below.entries
     stack: list[tuple[Path, Iterator[Located]]] = []
-    if top.ref:
+    if top.kind == Kind.DIRECTORY and top.ref:
         stack.append(((), scan(fetch, top.ref)))
     while stack:
         prefix, rest = stack[-1]

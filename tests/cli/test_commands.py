@@ -66,6 +66,26 @@ def test_the_way_of_a_dataset(commands: Commands, tree: Path) -> None:
     assert "Tags      best -> D:v2\n          raw -> D:v1\n" in commands("show", "D")
 
 
+def test_large_files_and_symlinks_come_and_go(commands: Commands, tree: Path) -> None:
+    """What is no directory has nothing below it, whatever it refers to."""
+    commands("create", "D")
+    commands("put", "D", f"{tree}/a.csv")
+    commands("commit", "D", "-m", "Small")
+    commands("put", "D", f"{tree}/.", "--delete")
+    assert "A link\n" in commands("status", "D") and "A sub/large\n" in commands("status", "D")
+    commands("commit", "D", "-m", "All")
+    (tree / "link").unlink()
+    (tree / "sub/large").unlink()
+    commands("put", "D", f"{tree}/.", "--delete")
+    text = commands("status", "D")
+    assert "D link\n" in text and "D sub/large\n" in text
+    commands("commit", "D", "-m", "Without")
+    for a, b, change in (("v1", "v2", "added"), ("v2", "v1", "removed"), ("v2", "v3", "removed")):
+        changes = commands.json("diff", f"D:{a}", f"D:{b}")["changes"]
+        found = [fact["path"] for fact in changes if fact["change"] == change]
+        assert {"link", "sub/large"} <= set(found)
+
+
 def test_json_of_every_reading_command(filled: Commands) -> None:
     assert [d["dataset"] for d in filled.json("ls")["datasets"]] == ["D"]
     version = filled.json("ls", "D")["versions"][0]

@@ -232,6 +232,21 @@ def test_a_file_that_becomes_a_directory_goes_and_comes() -> None:
     assert kinds == [((b"x",), True), ((b"x",), False), ((b"x", b"y"), False)]
 
 
+def test_what_is_no_directory_has_nothing_below_it() -> None:
+    """A large file refers to the list of its chunks, a symlink to its target."""
+    nodes = Nodes()
+    large = Entry(b"large", Kind.FILE, 0o644, 0, 0, 0, 1 << 30, b"h" * 32, b"l" * 32)
+    link = Entry(b"link", Kind.SYMLINK, 0o777, 0, 0, 0, 4, b"", b"link")
+    empty = nodes.directory(b"", [])
+    full = nodes.directory(b"", [large, link, nodes.directory(b"sub", [large])])
+    names = [(b"large",), (b"link",), (b"sub",), (b"sub", b"large")]
+    came = list(compare(nodes.fetch, empty, full))
+    assert [change.path for change in came if change.before is None] == names
+    went = list(compare(nodes.fetch, full, empty))
+    assert [change.path for change in went if change.after is None] == names
+    assert list(walk(nodes.fetch, large)) == [((), large)]
+
+
 def test_a_root_node_holds_the_top_directory() -> None:
     nodes = Nodes()
     top = nodes.directory(b"", [file(b"x")])

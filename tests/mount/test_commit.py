@@ -148,6 +148,27 @@ def test_put_and_discard_show_in_the_mount(
     assert session.status("D")["changes"] == []
 
 
+def test_a_directory_of_large_files_and_symlinks_moves(
+    mounted_lake: Mount, session: RemoteSession
+) -> None:
+    staging = mounted_lake / "D/staging"
+    (staging / "old").mkdir()
+    (staging / "old/large").write_bytes(os.urandom(1_000_000))
+    (staging / "old/link").symlink_to("large")
+    session.commit("D", "first")
+    session.discard("D")  # so that nothing below the directory has a row
+    os.rename(staging / "old", staging / "new")
+    expected = [("added", f"new{name}") for name in ("", "/large", "/link")]
+    expected += [("removed", f"old{name}") for name in ("", "/large", "/link")]
+    for changes in (
+        session.status("D")["changes"],
+        session.commit("D", "second")
+        and programs.ctl_json(mounted_lake.lake, "diff", "D:v1", "D:v2")["changes"],
+    ):
+        found = [(fact["change"], fact["path"]) for fact in changes if fact["path"] != "."]
+        assert [what for what in found if what[0] != "changed"] == expected
+
+
 def test_readers_of_sealed_versions_do_not_wait(mounted_lake: Mount) -> None:
     (mounted_lake / "D").mkdir()
     staging = mounted_lake / "D/staging"

@@ -6,12 +6,15 @@ import errno
 import hashlib
 import os
 import random
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.mounts import Mount
+from tests.support.programs import ctl, ctl_json
+from tests.support.trees import tree_of
 
 LOAD_S = 4.0
 WRITERS = 2
@@ -81,7 +84,8 @@ def assert_whole(version: Path) -> int:
     return count
 
 
-def test_commits_while_others_write_and_read(mounted_lake: Mount) -> None:
+def test_commits_while_others_write_and_read(mounted_lake: Mount, tmp_path: Path) -> None:
+    """And while versions are compared and exported."""
     (mounted_lake / "D").mkdir()
     staging = mounted_lake / "D/staging"
     load = Load()
@@ -93,9 +97,22 @@ def test_commits_while_others_write_and_read(mounted_lake: Mount) -> None:
         else:
             time.sleep(0.01)
 
+    def hand_out() -> None:
+        newest = committed[0]
+        if newest < 2:
+            time.sleep(0.01)
+            return
+        changes = ctl_json(mounted_lake.lake, "diff", "D:v1", f"D:v{newest}")["changes"]
+        assert changes
+        out = tmp_path / f"{newest}"
+        ctl(mounted_lake.lake, "export", f"D:v{newest}", "--to", "dir", out)
+        assert tree_of(out / "data") == tree_of(mounted_lake / f"D/v{newest}")
+        shutil.rmtree(out)
+
     for seed in range(WRITERS):
         load.start(writer(staging / f"w{seed}", seed))
     load.start(read)
+    load.start(hand_out)
     deadline = time.monotonic() + LOAD_S
     try:
         while time.monotonic() < deadline and not load.failures:
