@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
+import sys
 import tomllib
 import zipfile
 from pathlib import Path
@@ -65,6 +67,36 @@ def test_setup_returns_at_once_when_nothing_has_changed() -> None:
     code, said = script("setup")
     assert code == 0, said
     assert said == ""
+
+
+ON_A_MACHINE = (
+    *("bash", "dirname", "gcc", "pkg-config", "fusermount3", "setfattr", "sqlite3", "git", "make"),
+    *("vim", "unzip", "patch", "systemd-analyze"),
+)
+"""What `scripts/setup` runs or looks for, but for rsync."""
+
+
+@pytest.mark.parametrize(
+    ("uid", "has_apt", "said"),
+    [
+        (1000, True, "    sudo apt-get update && sudo apt-get install rsync\n"),
+        (0, False, "(the names are Debian's) install them with this system's package manager"),
+    ],
+)
+def test_setup_says_what_to_install(tmp_path: Path, uid: int, has_apt: bool, said: str) -> None:
+    """On a machine without rsync, by somebody who is not root or who has no apt."""
+    for name in ON_A_MACHINE:
+        found = shutil.which(name)
+        assert found, name
+        (tmp_path / name).symlink_to(found)
+    fakes = {"id": f"echo {uid}", **({"apt-get": "exit 9"} if has_apt else {})}
+    for name, does in fakes.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    code, printed = script("setup", env={"PATH": str(tmp_path), "DTAFS_PYTHON": sys.executable})
+    assert code == 1
+    assert printed.startswith("setup: these are missing: rsync\n") and said in printed
+    assert len(printed.splitlines()) <= 3
 
 
 def test_packages_are_listed() -> None:

@@ -308,7 +308,9 @@ class _Daemon:
         """Say that the mount answers. Runs right after the kernel has been agreed with: before
         that, it would set its own read-ahead again."""
         mountpoint = self._options.mountpoint
-        mountpoints.raise_read_ahead(mountpoint, self._lake.config.mount.read_ahead_kib)
+        kib = self._lake.config.mount.read_ahead_kib
+        if advice := mountpoints.raise_read_ahead(mountpoint, kib):
+            log.info("%s", advice)
         log.info("%s is mounted on %s", self._lake.path, mountpoint)
         self._ready()
         self._supervisor.tell(READY, f"STATUS={self._lake.path} is mounted on {mountpoint}")

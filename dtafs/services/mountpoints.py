@@ -149,17 +149,21 @@ def _allows_others() -> bool:
     return any(line.strip() == "user_allow_other" for line in lines)
 
 
-def raise_read_ahead(mountpoint: Path, kib: int) -> bool:
-    """Let the kernel read ahead further, where that is permitted; whether it was."""
+def raise_read_ahead(mountpoint: Path, kib: int) -> str:
+    """Let the kernel read ahead further, where that is permitted: of what root owns in /sys it is
+    not to others, nor in most containers. "" when it was, else what to do."""
     mount = mounted_at(mountpoint)
     if mount is None:
-        return False
+        return ""
     switch = Path("/sys/class/bdi") / mount.device / "read_ahead_kb"
     try:
         switch.write_text(str(kib))
-    except OSError:
-        return False
-    return True
+    except OSError as error:
+        return (
+            f"the kernel's read-ahead stays as it is ({error.strerror}), so that what is not in its "
+            f"page cache is read more slowly; as root, after each mount: echo {kib} > {switch}"
+        )
+    return ""
 
 
 def detach(mountpoint: Path, lazy: bool = False) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from dtafs.store.packfiles import PackFiles
 from dtafs.store.packs import Place, read_footer
 from dtafs.store.session import Session, actor_here
 from dtafs.store.staging.staging import Staging
-from tests.support.programs import CTL, DAEMON, run
+from tests.support.programs import CTL, DAEMON, command_line, ctl, ctl_json, environment, run
 
 
 def _refuse(path: Path) -> int:
@@ -33,6 +34,58 @@ def test_a_pack_that_may_not_be_read_is_not_damaged(
         read_footer(tmp_path, bytes(32))
     with pytest.raises(RefusedError):
         PackFiles(tmp_path).read_frame(Place(bytes(32), 0, 1, 1, 0, 0, 1))
+
+
+def _without_privileges(
+    module: str, *arguments: object, cwd: Path
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command as who is held to the modes of files: root, too, without these capabilities."""
+    caps = "--bounding-set=-dac_override,-dac_read_search,-fowner"
+    before = ("setpriv", caps) if os.geteuid() == 0 else ()
+    done = subprocess.run(
+        [*before, *command_line(module, *arguments)],
+        capture_output=True,
+        env=environment(),
+        cwd=cwd,
+        timeout=60,
+        check=False,
+    )
+    assert b"Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    ("closed", "calls"),
+    [
+        (".", [(CTL, "ls"), (CTL, "create", "E"), (CTL, "check"), (CTL, "reindex"), (DAEMON,)]),
+        ("lake.json", [(CTL, "ls"), (CTL, "commit", "D", "-m", "m"), (DAEMON,)]),
+        ("index", [(CTL, "ls"), (CTL, "create", "E"), (CTL, "check"), (DAEMON,)]),
+        ("run", [(CTL, "create", "E"), (CTL, "put", "D", "."), (DAEMON,)]),
+        ("log", [(CTL, "create", "E"), (CTL, "log", "D"), (CTL, "verify", "--all")]),
+        ("keys", [(CTL, "create", "E"), (DAEMON,)]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_lake_that_may_not_be_used(
+    lake_path: Path, tmp_path: Path, closed: str, calls: list[tuple[str, ...]]
+) -> None:
+    """One sentence, exit code 5, and the lake is as it was."""
+    ctl(lake_path, "create", "D")
+    (tmp_path / "mnt").mkdir()
+    mode = (lake_path / closed).stat().st_mode
+    before = ctl_json(lake_path, "log")
+    (lake_path / closed).chmod(0)
+    try:
+        for module, *words in calls:
+            how = ("--lake", lake_path, *words) if words else ("mount", lake_path, "mnt")
+            done = _without_privileges(module, *how, cwd=tmp_path)
+            assert done.returncode == 5, (words, done.stderr)
+            assert b"Permission denied" in done.stderr and done.stderr.count(b"\n") == 1
+            assert os.fsencode(lake_path) in done.stderr and done.stdout == b""
+    finally:
+        (lake_path / closed).chmod(mode)
+    assert ctl_json(lake_path, "log") == before
+    assert os.listdir(tmp_path / "mnt") == []
 
 
 def test_an_error_of_the_system_ends_a_mount_without_a_traceback(

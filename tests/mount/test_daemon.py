@@ -97,6 +97,19 @@ def test_the_kernel_reads_ahead_further(mounted_lake: Mount) -> None:
     switch = Path("/sys/class/bdi") / mount.device / "read_ahead_kb"
     if os.geteuid() == 0:
         assert switch.read_text().strip() == "1024"
+        assert b"read-ahead" not in mounted_lake.said()
+
+
+def test_what_to_do_where_it_may_not_read_ahead_further_is_said(
+    lake_path: Path, mount: Callable[..., Mount]
+) -> None:
+    """More than the kernel takes stands for what it does not permit."""
+    (lake_path / "config.toml").write_text(f"[mount]\nread_ahead_kib = {10**30}\n")
+    mounted = mount(lake_path)
+    found = mounted_at(mounted.mountpoint)
+    assert found is not None
+    switch = f"/sys/class/bdi/{found.device}/read_ahead_kb"
+    assert f"as root, after each mount: echo {10**30} > {switch}\n".encode() in mounted.said()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
