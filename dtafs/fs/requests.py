@@ -7,7 +7,8 @@ from memory and never wait, so the same task can go straight on to the next requ
 
 - the lock is not handed over: whoever asks first has it, and one that waits is woken to look;
 - the task first asks the kernel whether a request is there, and gives a client that has just been
-  answered LINGER_S to send its next one, as long as no other handler is under way;
+  answered time to send its next one, as long as no other handler is under way: SPIN_S in which it
+  keeps asking, and LINGER_S in which it sleeps, but wakes sooner than the loop would;
 - after STRAIGHT_MAX requests it waits as trio would, so that every other task gets its turn.
 
 Before the first request but one, the wait is also where `Agreement` comes between (`connection.py`).
@@ -18,12 +19,17 @@ pyfuse3 takes these names from its global `trio`, which its own asyncio mode rep
 from __future__ import annotations
 
 import select
+import time
 from typing import Any
 
 import pyfuse3
 import trio
 
 from dtafs.fs.connection import Agreement
+
+SPIN_S = 0.00005
+"""A processor that goes to sleep between two requests takes as long to wake, most of all a virtual
+one, and twice for each request: the client's, too."""
 
 LINGER_S = 0.0002
 """Longer than a program needs between two calls, and what a handler's thread may have to wait at
@@ -92,12 +98,19 @@ class _LowLevel:
                 return
             self._agreement = None
         self._straight += 1
-        if self._straight < STRAIGHT_MAX and fd < SELECT_LIMIT:
-            linger_s = 0.0 if under_way.count else LINGER_S
-            if select.select((fd,), (), (), linger_s)[0]:
-                return
+        if self._straight < STRAIGHT_MAX and fd < SELECT_LIMIT and self._is_readable_soon(fd):
+            return
         self._straight = 0
         await trio.lowlevel.wait_readable(fd)
+
+    def _is_readable_soon(self, fd: int) -> bool:
+        if under_way.count:
+            return bool(select.select((fd,), (), (), 0.0)[0])
+        until_s = time.perf_counter() + SPIN_S
+        while time.perf_counter() < until_s:
+            if select.select((fd,), (), (), 0.0)[0]:
+                return True
+        return bool(select.select((fd,), (), (), LINGER_S)[0])
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio.lowlevel, name)
