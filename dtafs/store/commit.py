@@ -41,6 +41,9 @@ from dtafs.store.spool import Spool
 from dtafs.store.staging.sealing import Build
 from dtafs.store.staging.staging import Staging
 
+PROBLEMS_NAMED = 5
+"""So many of the things that cannot be sealed are in the sentence that refuses a commit."""
+
 ROUND_FILES = 8_192
 """Files sealed between two flushes: bounds what is repeated after a failure, and the memory."""
 
@@ -201,10 +204,10 @@ def _build(lake: Lake, staging: Staging, nodes: Spool, report: Report | None) ->
             prepare(lake, staging.dataset, report)
         except RefusedError:
             problems = [str(problem) for problem in staging.problems()]
-            more = f", and there are {len(problems) - 1} more such" if len(problems) > 1 else ""
-            raise RefusedError(
-                f"{staging.dataset!r} cannot be committed: {problems[0]}{more}"
-            ) from None
+            named = "; ".join(problems[:PROBLEMS_NAMED])
+            left = len(problems) - PROBLEMS_NAMED
+            more = f"; and {left} more" if left > 0 else ""
+            raise RefusedError(f"{staging.dataset!r} cannot be committed: {named}{more}") from None
     path = staging.path_of(next(staging.unsealed())[0]).decode(errors="replace")
     raise BusyError(
         f"{path} in staging of {staging.dataset!r} keeps changing; commit when it is written"

@@ -110,9 +110,18 @@ def test_what_cannot_be_sealed_is_named(data_lake: Lake) -> None:
     staging.make(
         staging.root_ino, b"disk", Kind.BLOCK_DEVICE, 0o600, 0, 0, NOW, rdev=os.makedev(8, 1)
     )
-    with pytest.raises(RefusedError, match=r"'disk' is a block device.*and there are 1 more such"):
+    disk = "'disk' is a block device, which cannot be sealed"
+    sock = "'sock' is a socket, which cannot be sealed"
+    with pytest.raises(RefusedError, match=f"^'D' cannot be committed: {disk}; {sock}$"):
         commit(data_lake, "D", "x", ANN)
-    for name in (b"sock", b"disk"):
+    sockets = [b"x%d" % number for number in range(5)]
+    for name in sockets:
+        staging.make(staging.root_ino, name, Kind.SOCKET, 0o600, 1, 2, NOW)
+    with pytest.raises(
+        RefusedError, match=r"'x2' is a socket, which cannot be sealed; and 2 more$"
+    ):
+        commit(data_lake, "D", "x", ANN)
+    for name in (b"sock", b"disk", *sockets):
         staging.unlink(staging.root_ino, name, NOW)
     write(staging, b"a", b"1")
     commit(data_lake, "D", "x", ANN)
