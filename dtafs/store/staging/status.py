@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dtafs.core import tree
-from dtafs.core.difference import Change
+from dtafs.core.difference import Change, compare
 from dtafs.core.nodes import Fetch
 from dtafs.core.tree import Path
 from dtafs.core.values import Entry, Kind
@@ -52,54 +52,98 @@ def _in_directory(
     root = before.ref if before is not None else b""
     for _, name, after in dirty_names(overlay, row.ino):
         located = tree.find(fetch, root, name)
-        old, here = None if located is None else located.entry, (*path, name)
-        both = old is not None and after is not None and Kind.DIRECTORY == old.kind == after.kind
-        if old is not None and after is not None and both:
-            new = entry_of(after, name, old.ref, old.below)
-            if new != old:
-                yield Change(here, old, new)
-            if after.base_root == old.ref:
-                yield _in_directory(overlay, fetch, here, after, old)
-            else:
-                yield _removed(fetch, here, old, below_only=True)
-                yield _added_below(overlay, fetch, here, after)
-        elif old is not None and after is not None and Kind.DIRECTORY not in (old.kind, after.kind):
-            new = entry_of(after, name)
-            if new != old:
-                yield Change(here, old, new)
+        yield _at(overlay, fetch, (*path, name), None if located is None else located.entry, after)
+
+
+def _at(
+    overlay: Overlay, fetch: Fetch, here: Path, old: Entry | None, after: InodeRow | None
+) -> Iterator[Step]:
+    """What differs at a path: what the base has there, and what staging has."""
+    if old is not None and after is not None and Kind.DIRECTORY == old.kind == after.kind:
+        new = entry_of(after, here[-1], old.ref, old.below)
+        if new != old:
+            yield Change(here, old, new)
+        if after.base_root == old.ref:
+            yield _in_directory(overlay, fetch, here, after, old)
         else:
-            if old is not None:
-                yield _removed(fetch, here, old)
-            if after is not None:
-                yield _added(overlay, fetch, here, after)
+            yield _in_another(overlay, fetch, here, after, old)
+    elif old is not None and after is not None and Kind.DIRECTORY not in (old.kind, after.kind):
+        new = entry_of(after, here[-1])
+        if new != old:
+            yield Change(here, old, new)
+    else:
+        if old is not None:
+            yield _removed(fetch, here, old)
+        if after is not None:
+            yield _added(overlay, fetch, here, after)
 
 
-def _removed(fetch: Fetch, path: Path, entry: Entry, below_only: bool = False) -> Iterator[Step]:
+def _in_another(
+    overlay: Overlay, fetch: Fetch, path: Path, row: InodeRow, before: Entry
+) -> Iterator[Step]:
+    """What differs below a path where another directory has taken the place of the base's."""
+    for located in tree.scan(fetch, before.ref):
+        name = located.entry.name
+        dentry = peek_dentry(overlay, row.ino, name)
+        there = dentry.ino if dentry is not None else tree.find(fetch, row.base_root, name)
+        if not there:
+            yield _removed(fetch, (*path, name), located.entry)
+    for name, now in _names(overlay, fetch, row):
+        found, here = tree.find(fetch, before.ref, name), (*path, name)
+        old = None if found is None else found.entry
+        if isinstance(now, InodeRow):
+            yield _at(overlay, fetch, here, old, now)
+        elif old is None:
+            yield _untouched(fetch, here, now)
+        else:
+            yield _compared(fetch, here, old, now)
+
+
+def _compared(fetch: Fetch, path: Path, old: Entry, now: Entry) -> Iterator[Step]:
+    """Two entries of the base, one of which has moved to where the other one is."""
+    if Kind.DIRECTORY == old.kind == now.kind:
+        for change in compare(fetch, old, now):
+            yield change._replace(path=(*path, *change.path))
+    elif Kind.DIRECTORY not in (old.kind, now.kind):
+        if old != now:
+            yield Change(path, old, now)
+    else:
+        yield _removed(fetch, path, old)
+        yield _untouched(fetch, path, now)
+
+
+def _removed(fetch: Fetch, path: Path, entry: Entry) -> Iterator[Step]:
     for below, old in tree.walk(fetch, entry):
-        if below or not below_only:
-            yield Change((*path, *below), old, None)
+        yield Change((*path, *below), old, None)
+
+
+def _untouched(fetch: Fetch, path: Path, entry: Entry) -> Iterator[Step]:
+    """What the base has elsewhere, and nobody has touched."""
+    for below, new in tree.walk(fetch, entry):
+        yield Change((*path, *below), None, new)
 
 
 def _added(overlay: Overlay, fetch: Fetch, path: Path, row: InodeRow) -> Iterator[Step]:
     yield Change(path, None, entry_of(row, path[-1]))
     if row.kind == Kind.DIRECTORY:
-        yield _added_below(overlay, fetch, path, row)
+        for name, now in _names(overlay, fetch, row):
+            if isinstance(now, InodeRow):
+                yield _added(overlay, fetch, (*path, name), now)
+            else:
+                yield _untouched(fetch, (*path, name), now)
 
 
-def _added_below(overlay: Overlay, fetch: Fetch, path: Path, row: InodeRow) -> Iterator[Step]:
-    """Everything in a directory that the base does not have at this path."""
+def _names(
+    overlay: Overlay, fetch: Fetch, row: InodeRow
+) -> Iterator[tuple[bytes, InodeRow | Entry]]:
+    """What is in a directory: entries of the base that nobody has touched, then rows."""
     for located in tree.scan(fetch, row.base_root):
         entry = located.entry
-        if peek_dentry(overlay, row.ino, entry.name) is not None:
-            continue
-        group = overlay.peek_row(entry.link) if entry.link else None
-        if group is not None:
-            yield _added(overlay, fetch, (*path, entry.name), group)
-            continue
-        for below, new in tree.walk(fetch, entry):
-            yield Change((*path, entry.name, *below), None, new)
+        if peek_dentry(overlay, row.ino, entry.name) is None:
+            group = overlay.peek_row(entry.link) if entry.link else None
+            yield entry.name, entry if group is None else group
     for name, data in overlay.tables.scan("dentry", overlay.owner(row.ino)):
         dentry = peek_dentry(overlay, row.ino, name)
         found = overlay.peek_row(dentry.ino) if data and dentry is not None and dentry.ino else None
         if found is not None:
-            yield _added(overlay, fetch, (*path, name), found)
+            yield name, found
